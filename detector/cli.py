@@ -1,0 +1,243 @@
+"""The command line: words to settings, results to standard output, errors to exit codes.
+
+Every door is a function of this module: `detector train` and `tools/train.py` both call `train`. torch is imported when
+a command has understood its options, not before.
+"""
+
+import contextlib
+import difflib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from detector import options as forms
+from detector.errors import ConfigError, DetectorError
+
+Options = TypeVar("Options", forms.Train, forms.Evaluate, forms.Predict)
+
+INTERRUPTED = 130
+
+COMMANDS = ("train", "eval", "predict")
+
+HELP = """\
+usage: detector {train,eval,predict} ...
+
+Train, score and use an object detector on images with a COCO JSON.
+
+commands:
+  train    Train on a data set; writes a run folder with the best model.
+  eval     Score a model, or a COCO results file, against ground truth.
+  predict  Find objects in images; writes pictures and a COCO results file.
+
+`detector COMMAND --help` lists the options of a command.
+
+examples:
+  detector train data/blood-cells --recipe small --minutes 4
+  detector eval runs/train-001/best.safetensors data/blood-cells
+  detector predict runs/train-001/best.safetensors image.jpg
+
+exit codes:
+  0 done   1 failure while running   2 usage or configuration   3 data
+  4 model or checkpoint   130 interrupted
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a command has to say, for people and for programs."""
+
+    text: str
+    values: Mapping[str, object]
+    warnings: tuple[str, ...] = ()
+    exit_code: int = 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; a wrong option and a command's --help leave through SystemExit."""
+    command, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
+    match command:
+        case "train":
+            return train(rest)
+        case "eval":
+            return evaluate(rest)
+        case "predict":
+            return predict(rest)
+        case "-h" | "--help":
+            sys.stdout.write(HELP)
+            return 0
+        case "":
+            sys.stderr.write(HELP)
+            return ConfigError.exit_code
+        case _:
+            close = difflib.get_close_matches(command, COMMANDS, n=1)
+            cure = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(COMMANDS)}"
+            _note("error", f"no command {command!r}; {cure}")
+            return ConfigError.exit_code
+
+
+def train(argv: Sequence[str] | None = None) -> int:
+    return _door(forms.parse_train, _train, argv)
+
+
+def evaluate(argv: Sequence[str] | None = None) -> int:
+    return _door(forms.parse_evaluate, _evaluate, argv)
+
+
+def predict(argv: Sequence[str] | None = None) -> int:
+    return _door(forms.parse_predict, _predict, argv)
+
+
+def _train(options: forms.Train) -> Answer:
+    config = forms.config_of(options)
+    if options.data is None and options.train_json is None:
+        raise ConfigError("train needs DATA, or --train-json")
+    if options.images is not None and options.train_json is None and options.val_json is None:
+        raise ConfigError("--images goes with --train-json or --val-json; DATA knows its own images")
+
+    from detector import run
+    from detector.evaluate import text
+
+    data = run.DataPaths(
+        folder=options.data, train_json=options.train_json, val_json=options.val_json, images=options.images
+    )
+    outcome = run.train(data, config, out=options.out, init=options.init, device=options.device)
+    # A run that was stopped before its first validation has no best model yet.
+    model = outcome.best if outcome.best.exists() else outcome.last
+    lines = [] if outcome.scores is None else ["best model on the validation split:", text.table(outcome.scores), ""]
+    return Answer(
+        text="\n".join([*lines, f"run    {outcome.run_folder}", f"model  {model}"]),
+        values={
+            "run_folder": str(outcome.run_folder),
+            "model": str(model),
+            "last": str(outcome.last),
+            "interrupted": outcome.interrupted,
+            "scores": None if outcome.scores is None else text.as_json(outcome.scores),
+        },
+        warnings=(f"interrupted; the model so far is {model}",) if outcome.interrupted else (),
+        exit_code=INTERRUPTED if outcome.interrupted else 0,
+    )
+
+
+def _evaluate(options: forms.Evaluate) -> Answer:
+    files = _results_files(options)
+    if files is not None:
+        return _evaluate_files(*files)
+    if options.checkpoint is None or options.data is None:
+        raise ConfigError("eval needs CHECKPOINT and DATA, or --ground-truth and --predictions")
+
+    from detector import run
+    from detector.evaluate import text
+
+    data = run.DataPaths(folder=options.data, train_json=None, val_json=None, images=None)
+    outcome = run.evaluate(options.checkpoint, data, split=options.split, out=options.out, device=options.device)
+    return Answer(
+        text=f"{text.table(outcome.scores)}\n\nresults  {outcome.results_path}",
+        values={"scores": text.as_json(outcome.scores), "results": str(outcome.results_path)},
+    )
+
+
+def _evaluate_files(ground_truth: Path, predictions: Path) -> Answer:
+    from detector import run
+    from detector.evaluate import text
+
+    scores = run.evaluate_files(ground_truth, predictions)
+    return Answer(text=text.table(scores), values={"scores": text.as_json(scores), "results": str(predictions)})
+
+
+def _results_files(options: forms.Evaluate) -> tuple[Path, Path] | None:
+    """Ground truth and results file, where eval scores files; None where it runs a model."""
+    if options.ground_truth is None and options.predictions is None:
+        return None
+    if options.ground_truth is None or options.predictions is None:
+        raise ConfigError("--ground-truth and --predictions go together")
+    of_a_model = {
+        "CHECKPOINT": options.checkpoint is not None,
+        "--split": options.split != "test",
+        "--out": options.out is not None,
+        "--device": options.device != "auto",
+    }
+    for name, given in of_a_model.items():
+        if given:
+            raise ConfigError(f"{name} has no meaning beside --ground-truth and --predictions; leave it out")
+    return options.ground_truth, options.predictions
+
+
+def _predict(options: forms.Predict) -> Answer:
+    if not options.sources:
+        raise ConfigError("predict needs at least one SOURCE: an image, a folder or a glob pattern")
+    if not 0 <= options.score <= 1:
+        raise ConfigError(f"--score must be between 0 and 1, got {options.score}")
+
+    from detector import run
+
+    outcome = run.predict(
+        options.checkpoint, options.sources, out=options.out, score=options.score, device=options.device
+    )
+    return Answer(
+        text=f"objects   {outcome.num_detections} in {outcome.num_images} images\npictures  {outcome.folder}",
+        values={
+            "folder": str(outcome.folder),
+            "num_images": outcome.num_images,
+            "num_detections": outcome.num_detections,
+            "unreadable": list(outcome.unreadable),
+        },
+        warnings=tuple(f"{name}: could not be read and was left out" for name in outcome.unreadable),
+    )
+
+
+def _door(
+    parse: Callable[[Sequence[str]], Options], command: Callable[[Options], Answer], argv: Sequence[str] | None
+) -> int:
+    try:
+        try:
+            options = parse(sys.argv[1:] if argv is None else argv)
+            return _run(lambda: command(options), as_json=options.as_json, debug=options.debug)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has seen enough. Python flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DetectorError.exit_code
+
+
+def _run(command: Callable[[], Answer], *, as_json: bool, debug: bool) -> int:
+    """Run a command and print its answer, or one line for what it raises; return the exit code."""
+    try:
+        # The answer alone goes to standard output, whatever libraries print on the way.
+        with contextlib.redirect_stdout(sys.stderr):
+            answer = command()
+    except DetectorError as error:
+        return _refuse(str(error), error.exit_code, debug=debug)
+    except KeyboardInterrupt:
+        return _refuse("interrupted", INTERRUPTED, debug=debug)
+    except Exception as error:  # noqa: BLE001 - the border of the program: whatever it is, the user gets one line
+        reason = f"{type(error).__name__}: {error} (not expected; --debug shows where it comes from)"
+        return _refuse(reason, DetectorError.exit_code, debug=debug)
+    for warning in answer.warnings:
+        _note("warning", warning)
+    if as_json:
+        sys.stdout.write(json.dumps(answer.values, indent=2, allow_nan=False) + "\n")
+    else:
+        sys.stdout.write("\n".join(_visible(line) for line in answer.text.split("\n")) + "\n")
+    return answer.exit_code
+
+
+def _refuse(reason: str, exit_code: int, *, debug: bool) -> int:
+    if debug:
+        traceback.print_exc()
+    _note("error", reason)
+    return exit_code
+
+
+def _note(kind: str, message: str) -> None:
+    sys.stderr.write(f"{kind}: {_visible(message)}\n")
+
+
+def _visible(text: str) -> str:
+    """Escape what a terminal would act on: file and class names come from other people's data."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,0 +1,1 @@
+"""From a COCO file and a folder of images to batches."""

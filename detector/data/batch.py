@@ -1,0 +1,56 @@
+"""Samples on one canvas, stacked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from detector.types import Batch, Placement, Sample, Targets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One image on its canvas, on its way into a batch."""
+
+    sample: Sample | None
+    """None: it could not be read, and nothing stands in for it."""
+    index: int
+    placement: Placement
+    unreadable: tuple[str, ...] = ()
+
+
+def collate(items: Sequence[Item], canvas_hw: tuple[int, int]) -> Batch:
+    """Stack; items without a sample leave only their names behind, so a batch may be smaller, even empty."""
+    present = [(item, item.sample) for item in items if item.sample is not None]
+    images = np.zeros((len(present), *canvas_hw, 3), np.uint8)
+    for image, (_, sample) in zip(images, present, strict=True):
+        image[:] = sample.image
+    return Batch(
+        # Memory stays channels-last, which is how images are decoded and how convolutions like them.
+        images=torch.from_numpy(images).permute(0, 3, 1, 2),
+        targets=_pad([sample for _, sample in present]),
+        indices=torch.tensor([item.index for item, _ in present], dtype=torch.int64),
+        placements=tuple(item.placement for item, _ in present),
+        unreadable=tuple(name for item in items for name in item.unreadable),
+    )
+
+
+def _pad(samples: Sequence[Sample]) -> Targets:
+    shape = (len(samples), max([1, *(len(sample.labels) for sample in samples)]))
+    boxes = np.zeros((*shape, 4), np.float32)
+    labels = np.zeros(shape, np.int64)
+    is_object = np.zeros(shape, np.bool_)
+    is_crowd = np.zeros(shape, np.bool_)
+    for row, sample in enumerate(samples):
+        count = len(sample.labels)
+        boxes[row, :count] = sample.boxes
+        labels[row, :count] = sample.labels
+        is_object[row, :count] = ~sample.is_crowd
+        is_crowd[row, :count] = sample.is_crowd
+    return Targets(
+        boxes=torch.from_numpy(boxes),
+        labels=torch.from_numpy(labels),
+        is_object=torch.from_numpy(is_object),
+        is_crowd=torch.from_numpy(is_crowd),
+    )

@@ -1,0 +1,96 @@
+"""From a row of the columns to an image on its canvas."""
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from detector.config import AugmentConfig
+from detector.data.augment import Augmenter
+from detector.data.batch import Item
+from detector.data.columns import Columns
+from detector.data.decode import read_image
+from detector.data.letterbox import place
+from detector.errors import DataError
+from detector.geometry import letterbox
+from detector.types import Placement, Preprocess, Sample
+
+# An exception that crosses from a loader process comes out wrapped in a traceback; as a value it stays one line.
+Outcome = Item | DataError
+
+
+class TrainingSet(Dataset[Outcome]):
+    """Augmented images, by (epoch, index).
+
+    Instead of an image that cannot be read comes the next one that can, in the order of the file.
+    """
+
+    def __init__(self, columns: Columns, preprocess: Preprocess, config: AugmentConfig, seed: int) -> None:
+        self._columns = columns
+        self._canvas_hw = preprocess.canvas_hw
+        self._seed = seed
+        self._augment = Augmenter(config, preprocess.canvas_hw, preprocess.padding)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __getitem__(self, key: tuple[int, int]) -> Outcome:
+        epoch, wanted = key
+        unreadable: list[str] = []
+        reason = ""
+        for step in range(len(self)):
+            index = (wanted + step) % len(self)
+            try:
+                sample = load_sample(self._columns, index)
+            except DataError as error:
+                unreadable.append(self._columns.file_name(index))
+                reason = str(error)
+                continue
+            return Item(
+                sample=self._augment(sample, (self._seed, epoch, wanted)),
+                index=index,
+                placement=Placement(scale=1.0, original_hw=self._canvas_hw),
+                unreadable=tuple(unreadable),
+            )
+        return DataError(f"{self._columns.annotations}: none of its {len(self)} images can be read; the last: {reason}")
+
+
+class EvaluationSet(Dataset[Outcome]):
+    """Letterboxed images in the order of the file; an unreadable one is an item without a sample."""
+
+    def __init__(self, columns: Columns, preprocess: Preprocess) -> None:
+        self._columns = columns
+        self._preprocess = preprocess
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __getitem__(self, index: int) -> Outcome:
+        canvas_hw = self._preprocess.canvas_hw
+        try:
+            sample = load_sample(self._columns, index)
+        except DataError:
+            height, width = self._columns.sizes_hw[index].tolist()
+            placement = letterbox.fit((height, width), canvas_hw)
+            return Item(sample=None, index=index, placement=placement, unreadable=(self._columns.file_name(index),))
+        canvas, placement = place(sample.image, canvas_hw, self._preprocess.padding)
+        boxes = (sample.boxes * np.float64(placement.scale)).astype(np.float32)
+        on_canvas = Sample(image=canvas, boxes=boxes, labels=sample.labels, is_crowd=sample.is_crowd)
+        return Item(sample=on_canvas, index=index, placement=placement)
+
+
+def load_sample(columns: Columns, row: int) -> Sample:
+    """One image as it is on disk, with its objects.
+
+    Raises:
+        DataError: the file cannot be read, or is not of the size the annotations were made for.
+    """
+    image = read_image(columns.path(row))
+    found = (image.shape[0], image.shape[1])
+    height, width = columns.sizes_hw[row].tolist()
+    if found != (height, width):
+        hint = ": swapped, or its EXIF turn ignored" if found == (width, height) else ""
+        raise DataError(
+            f"{columns.path(row)}: is {found[1]}x{found[0]}, but {columns.annotations} says {width}x{height}{hint}; "
+            "correct the size and boxes, or replace the image"
+        )
+    here = columns.objects(row)
+    return Sample(image=image, boxes=columns.boxes[here], labels=columns.labels[here], is_crowd=columns.is_crowd[here])

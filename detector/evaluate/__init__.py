@@ -1,0 +1,1 @@
+"""Score detections: the COCO numbers, the results file, and text for people and programs."""

@@ -1,0 +1,1 @@
+"""Pure mathematics of boxes: no state, no configuration, no input or output."""

@@ -1,0 +1,40 @@
+"""Non-maximum suppression of many groups at once."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torchvision.ops import nms
+
+# Pixels. Coordinates are rounded to this grid, so that moving a group sideways changes no bit of a width.
+_GRID = 2.0**-20
+
+
+def keep_best(
+    boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], groups: Int[Tensor, " n"], iou_threshold: float
+) -> Int[Tensor, " k"]:
+    """Indices of the boxes that no better box of their own group overlaps by more than the threshold, best first.
+
+    Of equal scores the earlier box is the better one. The result is that of a loop over the groups, bit for bit: the
+    groups are laid side by side on a float64 axis, where they cannot meet. Any integers may name the groups.
+
+    Args:
+        boxes: xyxy, finite, x1 >= x0 and y1 >= y0, of the size of an image. A box without area overlaps nothing.
+        scores: Finite.
+        groups: Usually one for each image and class.
+        iou_threshold: In [0, 1].
+    """
+    if len(boxes) == 0:
+        return torch.zeros(0, dtype=torch.int64, device=boxes.device)
+    snapped = (boxes.double() / _GRID).round() * _GRID
+    span = (snapped.max() - snapped.min()).ceil() + 1
+    offsets = _dense_ranks(groups) * span
+    shift = torch.stack((offsets, torch.zeros_like(offsets)), dim=-1).repeat(1, 2)
+    return nms(snapped + shift, scores.double(), iou_threshold)
+
+
+def _dense_ranks(groups: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Number the groups 0, 1, 2, ...: small offsets leave more bits for the coordinates."""
+    ordered, origin = groups.sort()
+    is_new = torch.zeros_like(ordered)
+    is_new[1:] = ordered[1:] != ordered[:-1]
+    return torch.empty_like(ordered).scatter_(0, origin, is_new.cumsum(0)).double()

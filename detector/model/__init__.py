@@ -1,0 +1,1 @@
+"""The network: trunk, heads, decoding, and the file it is kept in."""

@@ -1,0 +1,70 @@
+"""ResNet trunk (He et al. 2016), from torchvision."""
+
+from typing import Self, assert_never
+
+import torchvision
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from detector.config import Backbone as BackboneName
+
+FIRST_LEVEL = 2  # the level of layer1's output: stride 4
+
+
+class Backbone(nn.Module):
+    """ResNet without its classifier; returns the features of levels 2 to 5.
+
+    The parts keep torchvision's names, so that its state dicts load without renaming.
+    """
+
+    def __init__(self, name: BackboneName, *, batch_norm: str, frozen_stages: int) -> None:
+        super().__init__()
+        network = _resnet(name, frozen=batch_norm == "frozen")
+        self.conv1 = network.conv1
+        self.bn1 = network.bn1
+        self.relu = network.relu
+        self.maxpool = network.maxpool
+        self.layer1 = network.layer1
+        self.layer2 = network.layer2
+        self.layer3 = network.layer3
+        self.layer4 = network.layer4
+        layers = (self.layer1, self.layer2, self.layer3, self.layer4)
+        block = layers[0][-1]
+        widths = (64, 128, 256, 512)
+        expansion: int = block.expansion
+        self.widths: tuple[int, ...] = tuple(width * expansion for width in widths)
+        """Channels of levels 2 to 5."""
+        stages = ((self.conv1, self.bn1), *((layer,) for layer in layers))
+        self._frozen: tuple[nn.Module, ...] = tuple(part for stage in stages[:frozen_stages] for part in stage)
+        for part in self._frozen:
+            part.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """As `nn.Module.train`; a frozen part keeps the statistics of its norms too."""
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        c2 = self.layer1(x)
+        c3 = self.layer2(c2)
+        c4 = self.layer3(c3)
+        return c2, c3, c4, self.layer4(c4)
+
+
+def _resnet(name: BackboneName, *, frozen: bool) -> torchvision.models.ResNet:
+    norm_layer = FrozenBatchNorm2d if frozen else nn.BatchNorm2d
+    match name:
+        case "resnet18":
+            return torchvision.models.resnet18(norm_layer=norm_layer)
+        case "resnet34":
+            return torchvision.models.resnet34(norm_layer=norm_layer)
+        case "resnet50":
+            return torchvision.models.resnet50(norm_layer=norm_layer)
+        case "resnet101":
+            return torchvision.models.resnet101(norm_layer=norm_layer)
+        case _:
+            assert_never(name)

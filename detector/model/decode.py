@@ -1,0 +1,98 @@
+"""From raw predictions to scored boxes on the canvas."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from detector.config import Classification, DecodeConfig
+from detector.errors import DetectorError
+from detector.geometry import codec, suppress
+from detector.types import Prediction, Priors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CanvasDetections:
+    """Detections of one image before they are carried back to it, best first."""
+
+    boxes: Tensor  # float32 [K, 4] xyxy canvas pixels
+    scores: Tensor  # float32 [K]
+    labels: Tensor  # int64 [K]
+
+
+def class_scores(logits: Float[Tensor, "b a outputs"], classification: Classification) -> Float[Tensor, "b a c"]:
+    """Probability of each class; the background output of softmax is left out."""
+    logits = logits.float()
+    return logits.softmax(dim=-1)[..., :-1] if classification == "softmax" else logits.sigmoid()
+
+
+def decode(
+    prediction: Prediction,
+    priors: Priors,
+    *,
+    classification: Classification,
+    delta_std: tuple[float, float, float, float],
+    config: DecodeConfig,
+) -> list[CanvasDetections]:
+    """Best candidates of each image, suppressed within their class.
+
+    Raises:
+        DetectorError: the network's output is not finite, as after a diverged training.
+    """
+    scores = class_scores(prediction.logits, classification)
+    num_images, _, num_classes = scores.shape
+    chosen_scores, chosen = _candidates(scores, priors.level_sizes, config)
+    rows = chosen // num_classes
+    labels = chosen % num_classes
+    deltas = prediction.deltas.float().gather(1, rows[..., None].expand(-1, -1, 4))
+    boxes = codec.decode(deltas, priors.boxes[rows], delta_std)
+    _require_finite(prediction, boxes)
+
+    images = torch.arange(num_images, device=boxes.device)[:, None].expand_as(labels)
+    kept = chosen_scores >= config.min_score
+    flat_boxes, flat_scores, flat_labels, flat_images = boxes[kept], chosen_scores[kept], labels[kept], images[kept]
+    groups = flat_images * num_classes + flat_labels
+    keep = suppress.keep_best(flat_boxes, flat_scores, groups, config.nms_iou)
+    return [
+        _of_image(image, flat_boxes[keep], flat_scores[keep], flat_labels[keep], flat_images[keep], config)
+        for image in range(num_images)
+    ]
+
+
+def _of_image(
+    image: int,
+    boxes: Float[Tensor, "n 4"],
+    scores: Float[Tensor, " n"],
+    labels: Int[Tensor, " n"],
+    images: Int[Tensor, " n"],
+    config: DecodeConfig,
+) -> CanvasDetections:
+    mine: Bool[Tensor, " n"] = images == image
+    limit = config.max_detections
+    return CanvasDetections(boxes=boxes[mine][:limit], scores=scores[mine][:limit], labels=labels[mine][:limit])
+
+
+def _candidates(
+    scores: Float[Tensor, "b a c"], level_sizes: tuple[int, ...], config: DecodeConfig
+) -> tuple[Float[Tensor, "b k"], Int[Tensor, "b k"]]:
+    """Best (prior, class) pairs of each image, as an index into the flattened [A * C]."""
+    num_classes = scores.shape[2]
+    sizes = level_sizes if config.candidates_per_level else (scores.shape[1],)
+    best_scores: list[Tensor] = []
+    best: list[Tensor] = []
+    start = 0
+    for level in scores.split(sizes, dim=1):
+        flat = level.flatten(1)
+        top = flat.topk(min(config.candidates, flat.shape[1]), dim=1)
+        best_scores.append(top.values)
+        best.append(top.indices + start * num_classes)
+        start += level.shape[1]
+    return torch.cat(best_scores, dim=1), torch.cat(best, dim=1)
+
+
+def _require_finite(prediction: Prediction, boxes: Tensor) -> None:
+    finite = prediction.logits.isfinite().all() & boxes.isfinite().all()
+    if not finite:
+        # pycocotools would give a NaN box AP 1.0; nothing of this kind may leave the model.
+        raise DetectorError("the network's output is not finite: its weights are damaged or its training diverged")

@@ -1,0 +1,132 @@
+"""A trained model as one `.safetensors` file that describes itself.
+
+Its metadata holds the configuration, the label map, the preprocess contract and a checksum over all of them and the
+weights: the format itself has none, and most single flipped bits would load without a word.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from detector import config as config_file
+from detector.config import RunConfig
+from detector.errors import CheckpointError, ConfigError
+from detector.model.detector import DetectionModel, build
+from detector.types import LabelMap, Preprocess
+
+FORMAT = "detector-1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedModel:
+    """A network with everything needed to use it."""
+
+    model: DetectionModel
+    config: RunConfig
+    label_map: LabelMap
+    preprocess: Preprocess
+
+
+def save(path: Path, trained: TrainedModel, weights: Mapping[str, Tensor] | None = None) -> None:
+    """Write whole or not at all: to a temporary file, to the disk, then under its name.
+
+    Args:
+        path: Where to; its folder exists.
+        trained: What to write.
+        weights: Instead of the model's own state, e.g. the averaged one.
+    """
+    state = trained.model.state_dict() if weights is None else weights
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    metadata = {
+        "format": FORMAT,
+        "config": config_file.dump(trained.config),
+        "label_map": json.dumps(dataclasses.asdict(trained.label_map)),
+        "preprocess": json.dumps(dataclasses.asdict(trained.preprocess)),
+    }
+    metadata["sha256"] = _checksum(tensors, metadata)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(tensors, temporary, metadata=metadata)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> TrainedModel:
+    """Read a model file, in evaluation mode.
+
+    Raises:
+        CheckpointError: the file is missing, is something else, or was damaged.
+    """
+    tensors, metadata = read_tensors(path)
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path}: is a safetensors file but not a detector model (format {metadata.get('format')!r}, "
+            f"expected {FORMAT!r}); as a start for training give it to --init"
+        )
+    if metadata.get("sha256") != _checksum(tensors, metadata):
+        raise CheckpointError(f"{path}: the checksum does not fit: the file was damaged; copy it anew")
+    try:
+        config = config_file.loads(metadata["config"], source=f"{path} (config inside)")
+        label_map = LabelMap(**_tuples(json.loads(metadata["label_map"])))
+        preprocess = Preprocess(**_tuples(json.loads(metadata["preprocess"])))
+    except (KeyError, TypeError, ValueError) as error:
+        hint = "it was written by another version" if isinstance(error, ConfigError) else "its metadata is incomplete"
+        raise CheckpointError(f"{path}: {hint}: {error}") from error
+    model = build(config, num_classes=len(label_map), preprocess=preprocess)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(f"{path}: the weights do not fit the configuration inside: {reason}") from error
+    broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise CheckpointError(f"{path}: {broken[0]} holds values that are not finite: the training diverged")
+    return TrainedModel(
+        model=model.eval().to(device), config=config, label_map=label_map, preprocess=preprocess
+    )
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of any safetensors file; no code in the file can run.
+
+    Raises:
+        CheckpointError: the file is missing or is not one.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such model file")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+            return tensors, file.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: is not a safetensors model file ({error})") from error
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    digest = hashlib.sha256()
+    for key in sorted(set(metadata) - {"sha256"}):
+        digest.update(f"{key}={metadata[key]}\n".encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _tuples(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has lists where our dataclasses have tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in tree.items()}

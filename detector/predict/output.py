@@ -1,0 +1,202 @@
+"""Predict many images into a folder: annotated pictures and one `predictions.json`."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from detector.data import decode
+from detector.errors import ConfigError, DataError
+from detector.predict import draw
+from detector.predict.predictor import Detector
+from detector.types import Detections, LabelMap
+
+_PREDICTIONS = "predictions.json"
+_JPEG_SIDE = 65_500  # the longest that libjpeg writes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictOutcome:
+    """What a run over many images left behind."""
+
+    folder: Path
+    num_images: int  # that could be read
+    num_detections: int
+    unreadable: tuple[str, ...]  # why, for each image that could not; the file stands first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Picture:
+    """One readable image on its way through the model."""
+
+    index: int  # in the given sequence
+    pixels: NDArray[np.uint8]
+
+
+def write(
+    detector: Detector,
+    images: Sequence[Path],
+    *,
+    folder: Path | None = None,
+    score: float = 0.3,
+    batch_size: int = 8,
+    image_ids: Mapping[Path, int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> PredictOutcome:
+    """Write an annotated JPEG of each image and `predictions.json`.
+
+    The JSON is in COCO's results form with names: a list of {image_id, file_name, category_id, category_name, bbox
+    [x, y, width, height], score}. It is written last and whole. One batch of pixels is in memory at a time.
+
+    Args:
+        detector: The model.
+        images: Files, as `sources.find_images` gives them.
+        folder: Empty, of an earlier run, or not there yet; None takes the next free `runs/predict-NNN`.
+        score: Least score of what is drawn and written.
+        batch_size: Images the model sees at once.
+        image_ids: Id of each image; without it they count from 1 in the given order.
+        progress: Called after each image with how many are done and how many there are.
+
+    Raises:
+        ConfigError: the folder holds other files, or cannot be written.
+        DataError: no image could be read.
+    """
+    ids = _image_ids(images, image_ids)
+    file_names = _relative_names(images)
+    picture_names = _picture_names(images)
+    unreadable: list[str] = []
+    records: list[dict[str, Any]] = []
+    num_read = 0
+    target = _next_free(Path("runs")) if folder is None else folder
+    try:
+        _prepare(target, images)
+        for picture, found in _predicted(detector, images, score, batch_size, unreadable):
+            i = picture.index
+            _write_picture(target / picture_names[i], draw.draw(picture.pixels, found))
+            records += _records(found, detector.label_map, image_id=ids[i], file_name=file_names[i])
+            num_read += 1
+            if progress is not None:
+                progress(num_read + len(unreadable), len(images))
+        if num_read == 0:
+            raise DataError(
+                f"{unreadable[0] if unreadable else 'no image given'} (0 of {len(images)} images were read)"
+            )
+        _write_json(target / _PREDICTIONS, records)
+    except OSError as error:
+        raise ConfigError(f"{target}: cannot be written ({error.strerror or error}); choose another --out") from error
+    return PredictOutcome(folder=target, num_images=num_read, num_detections=len(records), unreadable=tuple(unreadable))
+
+
+def _predicted(
+    detector: Detector, images: Sequence[Path], score: float, batch_size: int, unreadable: list[str]
+) -> Iterator[tuple[_Picture, Detections]]:
+    """Pair each readable image with what was found; reasons of the others are appended to `unreadable`."""
+    waiting: list[_Picture] = []  # read, but their batch is not predicted yet
+
+    def pixels() -> Iterator[NDArray[np.uint8]]:
+        for index, path in enumerate(images):
+            try:
+                picture = _Picture(index=index, pixels=decode.read_image(path))
+            except DataError as error:
+                unreadable.append(str(error))
+                continue
+            waiting.append(picture)
+            yield picture.pixels
+
+    for found in detector.predict_many(pixels(), score=score, batch_size=batch_size):
+        yield waiting.pop(0), found
+
+
+def _records(found: Detections, label_map: LabelMap, *, image_id: int, file_name: str) -> list[dict[str, Any]]:
+    x0, y0, x1, y1 = found.boxes.double().unbind(-1)
+    boxes = cast("list[list[float]]", torch.stack((x0, y0, x1 - x0, y1 - y0), dim=-1).tolist())
+    scores = cast("list[float]", found.scores.double().tolist())
+    labels = cast("list[int]", found.labels.tolist())
+    return [
+        {
+            "image_id": image_id,
+            "file_name": file_name,
+            "category_id": label_map.category_ids[label],
+            "category_name": label_map.names[label],
+            "bbox": box,
+            "score": score,
+        }
+        for box, score, label in zip(boxes, scores, labels, strict=True)
+    ]
+
+
+def _image_ids(images: Sequence[Path], given: Mapping[Path, int] | None) -> list[int]:
+    if given is None:
+        return list(range(1, len(images) + 1))
+    unknown = [path for path in images if path not in given]
+    if unknown:
+        raise DataError(f"{unknown[0]}: has no image id ({len(unknown)} such images); add it to the COCO file")
+    return [given[path] for path in images]
+
+
+def _relative_names(images: Sequence[Path]) -> list[str]:
+    """File names relative to the folder all images share, as `file_name` in COCO; they stay distinct."""
+    folders = [path.parent.resolve() for path in images]
+    if not folders:
+        return []
+    shared = os.path.commonpath(folders)
+    return [(folder / path.name).relative_to(shared).as_posix() for folder, path in zip(folders, images, strict=True)]
+
+
+def _next_free(parent: Path) -> Path:
+    number = 1
+    while (folder := parent / f"predict-{number:03}").exists():
+        number += 1
+    return folder
+
+
+def _prepare(folder: Path, images: Sequence[Path]) -> None:
+    """Make the folder, unless a picture could then replace a file that is not ours."""
+    place = folder.resolve()
+    for path in images:
+        if path.parent.resolve() == place:
+            raise ConfigError(f"{folder}: holds {path.name}, which is to be predicted; choose another --out")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not (folder / _PREDICTIONS).is_file():
+        raise ConfigError(f"{folder}: is not an empty folder; name another with --out, or remove it")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _picture_names(images: Sequence[Path]) -> list[str]:
+    """A JPEG name for each image; equal stems get -2, -3, ... in order. Compared without case, as some disks do."""
+    taken: set[str] = set()
+    names: list[str] = []
+    for path in images:
+        number, name = 1, f"{path.stem}.jpg"
+        while name.casefold() in taken:
+            number += 1
+            name = f"{path.stem}-{number}.jpg"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((_JPEG_SIDE, _JPEG_SIDE))  # leaves what is smaller as it is
+    picture.save(path, format="JPEG", quality=92, subsampling=0)
+
+
+def _write_json(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Replace the file in one step: a reader, or a crash, never meets half of it."""
+    lines = ",\n".join(json.dumps(record, allow_nan=False) for record in records)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(f"[\n{lines}\n]\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,122 @@
+"""The Python API: a trained model that finds objects in images."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from detector.data import decode, letterbox
+from detector.errors import DataError
+from detector.model import device as devices
+from detector.model import inference, model_file
+from detector.types import Detections, LabelMap, Placement, Preprocess
+
+ImageLike = str | Path | NDArray[np.uint8]
+Detect = Callable[[Tensor, Sequence[Placement]], Sequence[Detections]]
+
+
+class Detector:
+    """Finds objects in images.
+
+    An image is a file, or an array uint8 [h, w, 3] in RGB order; OpenCV's arrays are BGR, so give `array[..., ::-1]`.
+    Boxes come back in pixels of the image as it is seen, that is after its EXIF orientation was applied.
+
+    Example:
+        model = Detector.load("blood-cells.safetensors")
+        found = model.predict("smear.jpg")
+    """
+
+    def __init__(self, *, detect: Detect, label_map: LabelMap, preprocess: Preprocess) -> None:
+        self._detect = detect
+        self._label_map = label_map
+        self._preprocess = preprocess
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto") -> Self:
+        """Read a model file.
+
+        Raises:
+            CheckpointError: the file is missing, is something else, or was damaged.
+            ConfigError: the device is unknown or not there.
+        """
+        trained = model_file.load(Path(path), devices.resolve(device))
+        return cls(
+            detect=partial(inference.detect, trained), label_map=trained.label_map, preprocess=trained.preprocess
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names; the position is the label."""
+        return self._label_map.names
+
+    @property
+    def label_map(self) -> LabelMap:
+        return self._label_map
+
+    def predict(self, image: ImageLike, score: float = 0.3) -> Detections:
+        """Find the objects of one image, best first.
+
+        Args:
+            image: A file or an RGB array.
+            score: Least score of what is returned.
+
+        Raises:
+            DataError: the file cannot be read as an image, or the array is no uint8 [h, w, 3].
+        """
+        return next(self.predict_many([image], score=score, batch_size=1))
+
+    def predict_many(
+        self, images: Iterable[ImageLike], score: float = 0.3, batch_size: int = 8
+    ) -> Iterator[Detections]:
+        """Find the objects of many images, one result an image, in order.
+
+        Lazy: an image is read when its batch is due, and results are not kept, so a source may be endless. An image
+        that cannot be read ends it with the `DataError` of `predict`.
+        """
+        if not 0 <= score <= 1:
+            raise ValueError(f"score must be between 0 and 1, got {score}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be >= 1, got {batch_size}")
+        return self._stream(iter(images), score, batch_size)
+
+    def _stream(self, images: Iterator[ImageLike], score: float, batch_size: int) -> Iterator[Detections]:
+        while batch := list(islice(images, batch_size)):
+            for found in self._detect_batch(batch):
+                yield _at_least(found, score)
+
+    def _detect_batch(self, images: Sequence[ImageLike]) -> Sequence[Detections]:
+        contract = self._preprocess
+        placed = [letterbox.place(_pixels(image), contract.canvas_hw, contract.padding) for image in images]
+        canvases = torch.from_numpy(np.stack([canvas for canvas, _ in placed]))
+        return self._detect(canvases.permute(0, 3, 1, 2), [placement for _, placement in placed])
+
+
+def _pixels(image: Any) -> NDArray[np.uint8]:
+    """Read a file, or check an array."""
+    if isinstance(image, str | Path):
+        return decode.read_image(Path(image))
+    if not isinstance(image, np.ndarray):
+        raise DataError(f"an image must be a path or an array uint8 [h, w, 3] in RGB order, got {type(image).__name__}")
+    array = cast("NDArray[Any]", image)
+    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise DataError(f"an image array must be [h, w, 3] in RGB order and not empty, got shape {array.shape}")
+    if array.dtype != np.uint8:
+        raise DataError(f"an image array must be uint8 with values 0 to 255, got {array.dtype}; scale and convert it")
+    return np.ascontiguousarray(array)
+
+
+def _at_least(found: Detections, score: float) -> Detections:
+    kept = found.scores >= score
+    flags = cast("list[bool]", kept.tolist())
+    return Detections(
+        boxes=found.boxes[kept],
+        scores=found.scores[kept],
+        labels=found.labels[kept],
+        names=tuple(name for name, is_kept in zip(found.names, flags, strict=True) if is_kept),
+    )

@@ -1,0 +1,91 @@
+"""A run is a function that returns a whole configuration. A recipe only picks; `config.py` defines."""
+
+from typing import Literal, assert_never, get_args
+
+from detector.config import (
+    AssignConfig,
+    AugmentConfig,
+    DataConfig,
+    DecodeConfig,
+    LengthConfig,
+    LossConfig,
+    ModelConfig,
+    OptimConfig,
+    PriorConfig,
+    PyramidConfig,
+    RunConfig,
+    TowerConfig,
+)
+
+RecipeName = Literal["small", "standard", "retinanet"]
+NAMES: tuple[RecipeName, ...] = get_args(RecipeName)
+
+
+def make(name: RecipeName) -> RunConfig:
+    """The configuration of a recipe."""
+    match name:
+        case "small":
+            return small()
+        case "standard":
+            return standard()
+        case "retinanet":
+            return retinanet()
+        case _:
+            assert_never(name)
+
+
+def small() -> RunConfig:
+    """ResNet-18 with light heads at 320 pixels: for a CPU, or a few hundred images."""
+    head = TowerConfig(depth=2, width=96)
+    return RunConfig(
+        data=DataConfig(image_size=320, batch_size=8),
+        augment=AugmentConfig(vertical_flip=0.5),
+        model=ModelConfig(
+            backbone="resnet18",
+            pyramid=PyramidConfig(first_level=3, last_level=6, width=96),
+            classification=head,
+            box=head,
+            priors=PriorConfig(scales=(4.0,)),
+        ),
+        loss=LossConfig(smooth_l1_weight=0.25, giou_weight=2.0),
+        optim=OptimConfig(lr=1e-3, warmup_steps=100),
+        length=LengthConfig(minutes=20),
+    )
+
+
+def standard() -> RunConfig:
+    """ResNet-50 with full heads at 640 pixels: for a GPU and thousands of images."""
+    return RunConfig(
+        loss=LossConfig(smooth_l1_weight=0.25, giou_weight=2.0),
+        optim=OptimConfig(lr=2e-4),
+    )
+
+
+def retinanet() -> RunConfig:
+    """RetinaNet as published (Lin et al. 2017) and as torchvision builds it: its state dict loads into this model.
+
+    Nine priors a cell, max-IoU assignment, focal and smooth-L1 losses, no norm in the heads.
+    """
+    head = TowerConfig(depth=4, width=256, norm="none")
+    return RunConfig(
+        data=DataConfig(image_size=800),
+        augment=AugmentConfig(scale=(1.0, 1.0), aspect=(1.0, 1.0), brightness=0, contrast=0, saturation=0, hue=0),
+        model=ModelConfig(
+            backbone="resnet50",
+            batch_norm="frozen",
+            frozen_stages=2,
+            pyramid=PyramidConfig(extra_from="pyramid"),
+            classification=head,
+            box=head,
+            priors=PriorConfig(
+                scales=(4.0, 4.0 * 2 ** (1 / 3), 4.0 * 2 ** (2 / 3)), ratios=(0.5, 1.0, 2.0), anchoring="corner"
+            ),
+            delta_std=(1.0, 1.0, 1.0, 1.0),
+        ),
+        assign=AssignConfig(kind="max_iou"),
+        loss=LossConfig(classification="focal"),
+        optim=OptimConfig(name="sgd", lr=0.01, weight_decay=1e-4, ema_width=0.0),
+        decode=DecodeConfig(
+            min_score=0.05, nms_iou=0.5, candidates=1000, candidates_per_level=True, max_detections=300
+        ),
+    )

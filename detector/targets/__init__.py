@@ -1,0 +1,1 @@
+"""Which prior answers for which object."""

@@ -1,0 +1,1 @@
+"""Training: objective, optimizer, schedules, averaging, the loop, and what it writes down."""

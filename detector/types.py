@@ -1,0 +1,177 @@
+"""The nouns of the pipeline, in the order the data meets them.
+
+Legend of letters used in every shape of this package:
+
+    B images in a batch      A priors of all pyramid levels, concatenated
+    M objects of an image, padded to the largest count of the batch
+    N objects of one image   K detections of one image
+    C classes, background never counted      H, W pixels of the canvas
+
+A box is `xyxy` in pixels unless its name says otherwise. "Canvas" is the network input, "original" is the image file.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelMap:
+    """Class names and the category ids of the user's file; the position is the label the network learns."""
+
+    names: tuple[str, ...]
+    category_ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.category_ids):
+            raise ValueError(f"{len(self.names)} class names but {len(self.category_ids)} category ids")
+        for kind, values in (("name", self.names), ("category id", self.category_ids)):
+            repeated = sorted({str(value) for value in values if values.count(value) > 1})
+            if repeated:
+                raise ValueError(f"class {kind} {repeated[0]!r} stands twice in the label map")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocess:
+    """How an image becomes network input. It travels inside the checkpoint, so that every door does the same."""
+
+    canvas_hw: tuple[int, int]
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """Of RGB in [0, 1]; the defaults are ImageNet's."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    padding: int = 114
+    """Grey level of the canvas outside the image."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where one image lies on its canvas: at the top-left corner, scaled by one factor."""
+
+    scale: float  # canvas pixels per original pixel
+    original_hw: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One image with its objects, on its way through augmentation."""
+
+    image: NDArray[np.uint8]  # [h, w, 3] RGB
+    boxes: NDArray[np.float32]  # [N, 4] xyxy pixels of `image`
+    labels: NDArray[np.int64]  # [N]
+    is_crowd: NDArray[np.bool_]  # [N], a region that neither teaches nor punishes
+
+    def __post_init__(self) -> None:
+        count = len(self.labels)
+        if self.boxes.shape != (count, 4) or self.is_crowd.shape != (count,):
+            raise ValueError(
+                f"a sample of {count} labels has boxes {self.boxes.shape} and crowd flags {self.is_crowd.shape}"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """Ground truth of a batch, padded: a row is an object, a crowd region, or nothing."""
+
+    boxes: Tensor  # float32 [B, M, 4] xyxy canvas pixels
+    labels: Tensor  # int64 [B, M]
+    is_object: Tensor  # bool [B, M]
+    is_crowd: Tensor  # bool [B, M], never true together with is_object
+
+    def to(self, device: torch.device) -> Self:
+        return type(self)(
+            boxes=self.boxes.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            is_object=self.is_object.to(device, non_blocking=True),
+            is_crowd=self.is_crowd.to(device, non_blocking=True),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What the loader yields."""
+
+    images: Tensor  # uint8 [B, 3, H, W] RGB
+    targets: Targets
+    indices: Tensor  # int64 [B], rows of the data set
+    placements: tuple[Placement, ...]  # length B
+    unreadable: tuple[str, ...] = ()
+    """Image files that could not be read and whose place in the batch another image took."""
+
+    def to(self, device: torch.device) -> Self:
+        return type(self)(
+            images=self.images.to(device, non_blocking=True),
+            targets=self.targets.to(device),
+            indices=self.indices,
+            placements=self.placements,
+            unreadable=self.unreadable,
+        )
+
+    def pin(self) -> Self:
+        """Copy to page-locked memory, from which a transfer to the GPU can overlap with work."""
+        t = self.targets
+        return type(self)(
+            images=self.images.pin_memory(),
+            targets=Targets(
+                boxes=t.boxes.pin_memory(),
+                labels=t.labels.pin_memory(),
+                is_object=t.is_object.pin_memory(),
+                is_crowd=t.is_crowd.pin_memory(),
+            ),
+            indices=self.indices,
+            placements=self.placements,
+            unreadable=self.unreadable,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Priors:
+    """The fixed reference boxes of one canvas size, level by level."""
+
+    boxes: Tensor  # float32 [A, 4] xyxy canvas pixels
+    level_sizes: tuple[int, ...]  # priors of each pyramid level; they sum to A
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """Raw network output for every prior."""
+
+    logits: Tensor  # float [B, A, C], or [B, A, C + 1] with background last under softmax
+    deltas: Tensor  # float [B, A, 4], box offsets as `geometry.codec` writes them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """Which object each prior answers for."""
+
+    matched: Tensor  # int64 [B, A], a row of Targets; meaningful where is_positive
+    is_positive: Tensor  # bool [B, A]
+    is_ignored: Tensor  # bool [B, A], neither positive nor background
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Losses:
+    """Loss terms, divided by the count of positives and not yet weighted. All scalars."""
+
+    classification: Tensor
+    smooth_l1: Tensor
+    giou: Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detections:
+    """Found objects of one image, best first."""
+
+    boxes: Tensor  # float32 [K, 4] xyxy pixels of the original image
+    scores: Tensor  # float32 [K], in [0, 1]
+    labels: Tensor  # int64 [K]
+    names: tuple[str, ...]  # length K, the class of each
+
+    def __len__(self) -> int:
+        return len(self.names)

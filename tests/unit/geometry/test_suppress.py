@@ -1,0 +1,88 @@
+from collections.abc import Sequence
+from fractions import Fraction
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from detector.geometry import suppress
+from tests import strategies
+
+GROUP = st.integers(0, 3) | st.sampled_from([10**6, 10**6 - 1, 499_999, -(2**62), 2**62])
+THRESHOLD = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
+
+
+@st.composite
+def crowded(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Boxes on a coarse grid, in 64ths of a pixel: many equal boxes, equal scores and IoUs right at the threshold."""
+    count = draw(st.integers(0, 12))
+    boxes = draw(strategies.grid_boxes(count=count)) / 64 + draw(st.sampled_from([0, -1000, 3000]))
+    scores = draw(st.lists(st.sampled_from([0.1, 0.2, 0.5, 0.9]), min_size=count, max_size=count))
+    groups = draw(st.lists(GROUP, min_size=count, max_size=count))
+    return boxes, torch.tensor(scores), torch.tensor(groups, dtype=torch.int64), draw(THRESHOLD)
+
+
+def _exact_iou(a: Sequence[float], b: Sequence[float]) -> Fraction:
+    ax0, ay0, ax1, ay1 = map(Fraction, a)
+    bx0, by0, bx1, by1 = map(Fraction, b)
+    overlap = max(min(ax1, bx1) - max(ax0, bx0), Fraction(0)) * max(min(ay1, by1) - max(ay0, by0), Fraction(0))
+    union = (ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - overlap
+    return overlap / union if union else Fraction(0)
+
+
+def _greedy(boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float) -> list[int]:
+    rows, names = boxes.tolist(), groups.tolist()
+    kept: list[int] = []
+    for index in sorted(range(len(rows)), key=lambda i: -scores[i].item()):
+        rivals = [k for k in kept if names[k] == names[index]]
+        if all(_exact_iou(rows[k], rows[index]) <= Fraction(threshold) for k in rivals):
+            kept.append(index)
+    return kept
+
+
+@given(crowded())
+def test_equals_greedy_suppression_in_exact_arithmetic(case: tuple[Tensor, Tensor, Tensor, float]) -> None:
+    boxes, scores, groups, threshold = case
+    assert suppress.keep_best(boxes, scores, groups, threshold).tolist() == _greedy(boxes, scores, groups, threshold)
+
+
+@pytest.mark.parametrize("num_groups", [1, 80, 16 * 1203, 10**6])
+def test_equals_torchvision_group_by_group(num_groups: int) -> None:
+    count = 400
+    corners = torch.rand(count, 2) * 1300
+    boxes = torch.cat((corners, corners + 1 + torch.rand(count, 2) * 500), dim=-1)
+    scores, groups = torch.rand(count), torch.randint(0, min(num_groups, 7), (count,)) * (num_groups // 7 + 1)
+    kept = suppress.keep_best(boxes, scores, groups, 0.5)
+    expected: list[int] = []
+    for group in groups.unique():
+        members = (groups == group).nonzero()[:, 0]
+        within = torchvision.ops.nms(boxes[members].double(), scores[members].double(), 0.5)
+        expected += members[within].tolist()
+    assert sorted(kept.tolist()) == sorted(expected)
+    assert scores[kept].tolist() == sorted(scores[kept].tolist(), reverse=True)
+    assert len(kept) < count
+
+
+@given(crowded())
+def test_other_groups_change_nothing(case: tuple[Tensor, Tensor, Tensor, float]) -> None:
+    boxes, scores, groups, threshold = case
+    kept = set(suppress.keep_best(boxes, scores, groups, threshold).tolist())
+    for group in groups.unique():
+        members = (groups == group).nonzero()[:, 0]
+        alone = suppress.keep_best(boxes[members], scores[members], groups[members], threshold)
+        assert kept & set(members.tolist()) == set(members[alone].tolist())
+
+
+def test_equal_scores_keep_the_earlier_box() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0]]).repeat(3, 1)
+    kept = suppress.keep_best(boxes, torch.full((3,), 0.5), torch.tensor([1, 0, 1]), 0.5)
+    assert kept.tolist() == [0, 1]
+
+
+def test_nothing_in_nothing_out() -> None:
+    kept = suppress.keep_best(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), 0.5)
+    assert kept.tolist() == []
+    assert kept.dtype == torch.int64

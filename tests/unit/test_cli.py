@@ -1,0 +1,416 @@
+"""The command line with `detector.run` replaced: what reaches it, what is printed, which code is returned."""
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+import detector
+from detector import cli, config, options, recipes
+from detector.errors import CheckpointError, ConfigError, DataError, DetectorError
+from detector.evaluate.coco import ClassScore, Scores
+
+SCORES = Scores(
+    ap=0.5,
+    ap50=0.75,
+    ap75=0.25,
+    ap_small=-1.0,
+    ap_medium=0.5,
+    ap_large=0.5,
+    ar_1=0.1,
+    ar_10=0.2,
+    ar_100=0.3,
+    ar_small=-1.0,
+    ar_medium=0.3,
+    ar_large=0.3,
+    per_class=(ClassScore(name="r\x1bed", category_id=7, ap=0.5, ap50=0.75, num_objects=3),),
+    num_images=2,
+    num_detections=5,
+    notes=(),
+)
+
+
+@dataclass
+class Run:
+    """Stands for `detector.run`: remembers its calls, and answers or raises what the test says."""
+
+    folder: Path
+    calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = field(default_factory=list)
+    error: BaseException | None = None
+    interrupted: bool = False
+    has_best: bool = True
+
+    def answer(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.calls.append((name, args, kwargs))
+        sys.stdout.write("a library prints\n")
+        if self.error is not None:
+            raise self.error
+        best = self.folder / "best.safetensors"
+        if self.has_best:
+            best.touch()
+        match name:
+            case "train":
+                last, scores = self.folder / "last.safetensors", SCORES if self.has_best else None
+                return SimpleNamespace(
+                    run_folder=self.folder, best=best, last=last, scores=scores, interrupted=self.interrupted
+                )
+            case "evaluate":
+                return SimpleNamespace(scores=SCORES, results_path=self.folder / "predictions.json")
+            case "evaluate_files":
+                return SCORES
+            case _:
+                return SimpleNamespace(folder=self.folder, num_images=2, num_detections=5, unreadable=("b\nad.jpg",))
+
+    @property
+    def only_call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+        (call,) = self.calls
+        return call
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    recorder = Run(tmp_path)
+    module = ModuleType("detector.run")
+    module.DataPaths = SimpleNamespace  # type: ignore[attr-defined]
+    for name in ("train", "evaluate", "evaluate_files", "predict"):
+
+        def stand_in(*args: Any, _name: str = name, **kwargs: Any) -> Any:
+            return recorder.answer(_name, args, kwargs)
+
+        setattr(module, name, stand_in)
+    monkeypatch.setitem(sys.modules, "detector.run", module)
+    monkeypatch.setattr(detector, "run", module, raising=False)
+    return recorder
+
+
+# Settings
+
+
+def settings(*argv: str) -> config.RunConfig:
+    return options.config_of(options.parse_train(["data", *argv]))
+
+
+def test_the_default_recipe_is_small() -> None:
+    assert settings() == recipes.small()
+
+
+@pytest.mark.parametrize("name", recipes.NAMES)
+def test_recipe_by_name(name: recipes.RecipeName) -> None:
+    assert settings("--recipe", name) == recipes.make(name)
+
+
+def test_options_reach_their_settings() -> None:
+    changed = settings("--image-size", "256", "--batch-size", "3", "--workers", "0", "--lr", "1e-3", "--seed", "7")
+    assert changed.data == config.DataConfig(image_size=256, batch_size=3, workers=0)
+    assert changed.optim.lr == 1e-3
+    assert changed.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("argv", "epochs", "steps", "minutes"),
+    [
+        (("--epochs", "2.5"), 2.5, None, None),
+        (("--steps", "30"), None, 30, None),
+        (("--minutes", "4"), None, None, 4.0),
+    ],
+)
+@pytest.mark.parametrize("recipe", recipes.NAMES)
+def test_a_length_replaces_that_of_the_recipe(
+    recipe: str, argv: tuple[str, ...], epochs: float | None, steps: int | None, minutes: float | None
+) -> None:
+    length = settings("--recipe", recipe, *argv).length
+    assert (length.epochs, length.steps, length.minutes) == (epochs, steps, minutes)
+
+
+def test_set_changes_any_setting_and_can_be_repeated() -> None:
+    changed = settings("--set", "optim.weight_decay=1e-3", "--set", "model.priors.scales=[2, 4]")
+    assert changed.optim.weight_decay == 1e-3
+    assert changed.model.priors.scales == (2.0, 4.0)
+
+
+def test_option_beats_file_beats_default(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("seed: 5\ndata: {batch_size: 4, image_size: 512}\n")
+    changed = settings("--config", str(file), "--batch-size", "2")
+    assert changed == config.RunConfig(seed=5, data=config.DataConfig(batch_size=2, image_size=512))
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (("--set", "optim.lrr=1"), "unknown setting 'optim.lrr': did you mean 'optim.lr'"),
+        (("--set", "optim.lr=fast"), "optim.lr"),
+        (("--set", "optim=1"), "optim is a group of settings"),
+        (("--set", "seed"), "--set needs KEY=VALUE, got 'seed'"),
+        (("--lr", "nan"), "optim.lr must be > 0, got nan"),
+        (("--batch-size", "0"), "data.batch_size must be >= 1, got 0"),
+        (("--minutes", "-1"), "length.minutes must be a positive number"),
+        (("--lr", "1e-3", "--set", "optim.lr=1e-4"), "optim.lr is set by an option of its own and by --set"),
+        (("--steps", "9", "--set", "length.epochs=3"), "length.epochs is set by an option of its own and by --set"),
+        (("--config", "nowhere.yaml"), "nowhere.yaml: cannot be read"),
+    ],
+)
+def test_a_wrong_setting_is_named(argv: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace(".", r"\.").replace("(", r"\(")):
+        settings(*argv)
+
+
+# What reaches the functions
+
+
+def test_train_passes_everything_on(run: Run) -> None:
+    assert cli.main(["train", "cells", "--out", "o", "--init", "imagenet", "--device", "cpu"]) == 0
+    name, (data, resolved), kwargs = run.only_call
+    assert name == "train"
+    assert vars(data) == {"folder": Path("cells"), "train_json": None, "val_json": None, "images": None}
+    assert resolved == recipes.small()
+    assert kwargs == {"out": Path("o"), "init": "imagenet", "device": "cpu"}
+
+
+def test_train_takes_files_instead_of_a_folder(run: Run) -> None:
+    assert cli.main(["train", "--train-json", "a.json", "--val-json", "b.json", "--images", "i"]) == 0
+    data = run.only_call[1][0]
+    assert vars(data) == {
+        "folder": None,
+        "train_json": Path("a.json"),
+        "val_json": Path("b.json"),
+        "images": Path("i"),
+    }
+
+
+def test_eval_of_a_model(run: Run) -> None:
+    assert cli.main(["eval", "m.safetensors", "cells", "--split", "val", "--out", "o"]) == 0
+    name, (checkpoint, data), kwargs = run.only_call
+    assert (name, checkpoint, data.folder) == ("evaluate", Path("m.safetensors"), Path("cells"))
+    assert kwargs == {"split": "val", "out": Path("o"), "device": "auto"}
+
+
+def test_eval_of_files(run: Run) -> None:
+    assert cli.main(["eval", "--ground-truth", "gt.json", "--predictions", "dt.json"]) == 0
+    assert run.only_call == ("evaluate_files", (Path("gt.json"), Path("dt.json")), {})
+
+
+def test_predict_takes_many_sources(run: Run) -> None:
+    assert cli.main(["predict", "m.safetensors", "a.jpg", "b/", "--score", "0.5", "--device", "cpu"]) == 0
+    name, args, kwargs = run.only_call
+    assert (name, args) == ("predict", (Path("m.safetensors"), ("a.jpg", "b/")))
+    assert kwargs == {"out": None, "score": 0.5, "device": "cpu"}
+
+
+def test_split_defaults_to_test_and_score_to_0_3(run: Run) -> None:
+    cli.main(["eval", "m", "d"])
+    cli.main(["predict", "m", "d"])
+    assert [call[2].get("split", call[2].get("score")) for call in run.calls] == ["test", 0.3]
+
+
+# What is printed
+
+COMMANDS = (
+    ["train", "d"],
+    ["eval", "m", "d"],
+    ["eval", "--ground-truth", "g", "--predictions", "p"],
+    ["predict", "m", "i"],
+)
+
+
+@pytest.mark.parametrize("argv", COMMANDS, ids=" ".join)
+def test_json_is_one_object_on_standard_output(run: Run, capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
+    assert cli.main([*argv, "--json"]) == 0
+    printed = capsys.readouterr()
+    assert isinstance(json.loads(printed.out), dict)
+    assert "a library prints" in printed.err
+
+
+def test_json_of_train(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["train", "d", "--json"])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["model"] == str(run.folder / "best.safetensors")
+    assert answer["interrupted"] is False
+    assert answer["scores"]["ap50"] == 0.75
+
+
+@pytest.mark.parametrize("argv", COMMANDS, ids=" ".join)
+def test_result_goes_to_standard_output_and_nothing_else_does(
+    run: Run, capsys: pytest.CaptureFixture[str], argv: list[str]
+) -> None:
+    cli.main(argv)
+    printed = capsys.readouterr()
+    assert "a library prints" not in printed.out
+    assert ("0.750" in printed.out) == (argv[0] != "predict")
+    assert "\x1b" not in printed.out
+
+
+def test_unreadable_images_are_named_on_one_line_each(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["predict", "m", "i"]) == 0
+    assert r"warning: b\nad.jpg: could not be read and was left out" in capsys.readouterr().err.splitlines()
+
+
+@pytest.mark.parametrize(("has_best", "name"), [(True, "best.safetensors"), (False, "last.safetensors")])
+def test_interrupted_training_says_where_the_model_is(
+    run: Run, capsys: pytest.CaptureFixture[str], has_best: bool, name: str
+) -> None:
+    run.interrupted, run.has_best = True, has_best
+    assert cli.main(["train", "d"]) == 130
+    printed = capsys.readouterr()
+    assert f"model  {run.folder / name}" in printed.out
+    assert f"interrupted; the model so far is {run.folder / name}" in printed.err
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (DetectorError("a\nb"), 1),
+        (ConfigError("a\nb"), 2),
+        (DataError("a\nb"), 3),
+        (CheckpointError("a\nb"), 4),
+        (KeyboardInterrupt(), 130),
+        (RuntimeError("a\nb"), 1),
+        (BrokenPipeError("a\nb"), 1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("argv", COMMANDS, ids=" ".join)
+def test_an_error_is_one_line_and_a_code(
+    run: Run, capsys: pytest.CaptureFixture[str], argv: list[str], error: BaseException, code: int
+) -> None:
+    run.error = error
+    assert cli.main(argv) == code
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("a library prints\nerror: ")
+    assert printed.err.count("\n") == 2
+    # Only what is nobody's plan points at the traceback.
+    assert ("--debug" in printed.err) == (type(error) in {RuntimeError, BrokenPipeError})
+
+
+def test_debug_shows_the_traceback(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run.error = DataError("bad.json: broken")
+    assert cli.main(["train", "d", "--debug"]) == 3
+    printed = capsys.readouterr().err
+    assert "Traceback" in printed
+    assert printed.endswith("error: bad.json: broken\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["train"], "train needs DATA"),
+        (["train", "--images", "i"], "train needs DATA"),
+        (["train", "--val-json", "v"], "train needs DATA"),
+        (["train", "d", "--images", "i"], "--images goes with --train-json"),
+        (["eval"], "eval needs CHECKPOINT and DATA"),
+        (["eval", "m"], "eval needs CHECKPOINT and DATA"),
+        (["eval", "--ground-truth", "g"], "go together"),
+        (["eval", "--predictions", "p"], "go together"),
+        (["eval", "m", "--ground-truth", "g", "--predictions", "p"], "CHECKPOINT has no meaning"),
+        (["eval", "--split", "val", "--ground-truth", "g", "--predictions", "p"], "--split has no meaning"),
+        (["eval", "--out", "o", "--ground-truth", "g", "--predictions", "p"], "--out has no meaning"),
+        (["eval", "--device", "cpu", "--ground-truth", "g", "--predictions", "p"], "--device has no meaning"),
+        (["predict", "m"], "predict needs at least one SOURCE"),
+        (["predict", "m", "i", "--score", "1.5"], "--score must be between 0 and 1, got 1.5"),
+        (["predict", "m", "i", "--score", "nan"], "--score must be between 0 and 1, got nan"),
+        (["trian", "d"], "no command 'trian'; did you mean 'train'?"),
+        (["frobnicate"], "no command 'frobnicate'; known: train, eval, predict"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_usage_error(run: Run, capsys: pytest.CaptureFixture[str], argv: list[str], message: str) -> None:
+    assert cli.main(argv) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+    assert run.calls == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["train", "d", "--recpe", "small"], "--recipe"),
+        (["train", "d", "--recipe", "smal"], "small"),
+        (["train", "d", "--recipe", "small", "--config", "f"], "--recipe and --config"),
+        (["train", "d", "--epochs", "1", "--steps", "2"], "--epochs and --steps"),
+        (["train", "d", "--epochs", "1", "--minutes", "2"], "--epochs and --minutes"),
+        (["train", "d", "--steps", "1.5"], "--steps"),
+        (["train", "d", "--lr", "None"], "--lr"),
+        (["train", "d", "e"], "e"),
+        (["eval", "m", "d", "--split", "tset"], "test"),
+        (["predict"], "CHECKPOINT"),
+        (["predict", "m", "i", "--score", "high"], "--score"),
+        (["predict", "m", "i", "--device", "gpu"], "cuda"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_option_is_named(run: Run, capsys: pytest.CaptureFixture[str], argv: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(argv)
+    assert stop.value.code == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.out == ""
+    assert run.calls == []
+
+
+# Help
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_of_a_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as stop:
+        cli.main([command, "--help"])
+    assert stop.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"usage: detector {command}")
+    assert max(map(len, lines)) <= 80
+    assert "examples:" in lines
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    assert cli.main([flag]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"\n  {command} " in printed for command in cli.COMMANDS)
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_no_command_shows_the_help_and_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("usage: detector")
+
+
+@pytest.mark.parametrize(
+    ("form", "examples"),
+    [("train", options.TRAIN_EXAMPLES), ("eval", options.EVAL_EXAMPLES), ("predict", options.PREDICT_EXAMPLES)],
+)
+def test_examples_parse(run: Run, monkeypatch: pytest.MonkeyPatch, form: str, examples: str) -> None:
+    monkeypatch.setattr(config, "load", lambda path: recipes.small())
+    lines = [
+        line.split() for line in [*examples.splitlines(), *cli.HELP.splitlines()] if line.startswith("  detector ")
+    ]
+    assert len(lines) >= 3
+    for _, *argv in lines:
+        assert cli.main(argv) == 0, argv
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "detector", "train", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()  # before the child has written anything
+    error = process.stderr.read().decode()
+    process.stderr.close()
+    assert process.wait() == 1
+    assert error == ""

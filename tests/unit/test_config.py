@@ -1,0 +1,409 @@
+"""Settings: what is read back, what is refused, and that the message names the key."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detector import config, recipes
+from detector.config import RunConfig
+from detector.errors import ConfigError
+
+
+def refused(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        config.loads(text, source="run.yaml")
+    message = str(caught.value)
+    assert message.startswith("run.yaml: ")
+    assert "\n" not in message
+    return message
+
+
+# Round trips
+
+
+@pytest.mark.parametrize("name", recipes.NAMES)
+def test_a_recipe_survives_dump_and_load(name: recipes.RecipeName) -> None:
+    recipe = recipes.make(name)
+    assert config.loads(config.dump(recipe), source="dump") == recipe
+
+
+def test_the_default_survives_dump_and_load(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(config.dump(RunConfig()))
+    assert config.load(file) == RunConfig()
+
+
+positive = st.floats(1e-12, 1e12)
+
+
+@given(lr=positive, decay=st.floats(0, 1e6), scales=st.lists(positive, min_size=1, max_size=4), seed=st.integers(0))
+def test_values_survive_exactly(lr: float, decay: float, scales: list[float], seed: int) -> None:
+    seed %= 2**63
+    changed = RunConfig().replace(
+        {"optim.lr": lr, "optim.weight_decay": decay, "model.priors.scales": scales, "seed": seed}
+    )
+    assert (changed.optim.lr, changed.optim.weight_decay, changed.seed) == (lr, decay, seed)
+    assert changed.model.priors.scales == tuple(scales)
+    assert config.loads(config.dump(changed), source="dump") == changed
+
+
+def test_a_dump_is_plain_yaml_of_every_setting() -> None:
+    tree = yaml.safe_load(config.dump(RunConfig()))
+    assert list(tree) == [field.name for field in dataclasses.fields(RunConfig)]
+    assert tree["augment"]["scale"] == [0.7, 1.5]
+
+
+def test_a_file_may_name_some_settings_only() -> None:
+    read = config.loads("optim: {lr: 0.5}", source="run.yaml")
+    assert read == RunConfig(optim=config.OptimConfig(lr=0.5))
+
+
+def test_recipe_names_are_their_type() -> None:
+    assert get_args(recipes.RecipeName) == recipes.NAMES
+    assert len({config.dump(recipes.make(name)) for name in recipes.NAMES}) == len(recipes.NAMES)
+
+
+# What a file can get wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "cure"),
+    [
+        ("seeed: 1", "'seeed'", "did you mean 'seed'?"),
+        ("optim: {lrr: 1}", "'optim.lrr'", "did you mean 'lr'?"),
+        ("model: {pyramid: {widht: 8}}", "'model.pyramid.widht'", "did you mean 'width'?"),
+        ("data: {zzz: 1}", "'data.zzz'", "known: image_size, batch_size, workers"),
+        ("1: 2", "'1'", "known: seed"),
+        ("null: 2", "'None'", "known: seed"),
+    ],
+)
+def test_an_unknown_setting_gets_the_nearest_one(text: str, key: str, cure: str) -> None:
+    message = refused(text)
+    assert f"unknown setting {key}" in message
+    assert cure in message
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("optim: {lr: fast}", "optim.lr"),
+        ("optim: {lr: [1]}", "optim.lr"),
+        ("optim: {lr: {}}", "optim.lr"),
+        ("optim: {lr: null}", "optim.lr"),
+        ("seed: 1.5", "seed"),
+        ("seed: 2024-01-01", "seed"),
+        ("data: {batch_size: 2.5}", "data.batch_size"),
+        ("data: {workers: many}", "data.workers"),
+        ("augment: {scale: 1}", "augment.scale"),
+        ("augment: {scale: [1, 2, 3]}", "augment.scale"),
+        ("model: {backbone: resnet19}", "model.backbone"),
+        ("model: {backbone: [resnet18]}", "model.backbone"),
+        ("model: {delta_std: [1, 1, 1]}", "model.delta_std"),
+        ("model: {priors: {scales: [big]}}", "model.priors.scales"),
+        ("data: 5", "data must be a mapping"),
+        ("data: null", "data must be a mapping"),
+        ("data: []", "data must be a mapping"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_names_its_key(text: str, key: str) -> None:
+    assert key in refused(text)
+
+
+@pytest.mark.parametrize("text", ["", "null", "5", "text", "[1, 2]", "- seed: 1", "true"])
+def test_a_file_must_be_a_mapping(text: str) -> None:
+    assert "must be a mapping of settings" in refused(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "a: b: c", "\t- x", "seed: 1\n  x: 2", "&a [*b]", "seed: \x00", "--- 1\n--- 2", "[" * 5000]
+)
+def test_broken_yaml(text: str) -> None:
+    assert "is not valid YAML" in refused(text)
+
+
+@pytest.mark.parametrize("missing", ["nowhere.yaml", "."])
+def test_a_file_that_cannot_be_read(tmp_path: Path, missing: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be read as a configuration"):
+        config.load(tmp_path / missing)
+
+
+def test_a_file_of_another_encoding(tmp_path: Path) -> None:
+    file = tmp_path / "latin.yaml"
+    file.write_bytes("seed: 1  # größe".encode("latin-1"))
+    with pytest.raises(ConfigError, match=re.escape(str(file))):
+        config.load(file)
+
+
+# What YAML reads otherwise than it looks
+
+
+@pytest.mark.parametrize("word", ["no", "yes", "on", "off", "true", "False"])
+def test_a_yes_or_no_is_no_number(word: str) -> None:
+    assert "optim.lr" in refused(f"optim: {{lr: {word}}}")
+    assert "seed" in refused(f"seed: {word}")
+    assert "model.backbone" in refused(f"model: {{backbone: {word}}}")
+
+
+def test_a_truth_value_stays_one() -> None:
+    assert config.loads("assign: {rescue: no}", source="run.yaml").assign.rescue is False
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "0.001", ".001"])
+def test_an_exponent_is_a_number(text: str) -> None:
+    # YAML 1.1 reads 1e-3, without a point, as text.
+    assert config.loads(f"optim: {{lr: {text}}}", source="run.yaml").optim.lr == 1e-3
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "optim.lr",
+        "optim.weight_decay",
+        "optim.clip_norm",
+        "augment.hue",
+        "augment.horizontal_flip",
+        "loss.focal_gamma",
+        "loss.giou_weight",
+        "decode.min_score",
+        "model.class_prior",
+        "assign.negative_iou",
+        "length.epochs",
+    ],
+)
+def test_not_a_number_is_refused(key: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(key)):
+        RunConfig().replace(dict([config.parse_override(f"{key}=.nan")]))
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["length.epochs", "data.image_size", "seed", "augment.hue", "optim.lr", "optim.weight_decay", "loss.giou_weight"],
+)
+@pytest.mark.parametrize("word", [".inf", "inf"])
+def test_infinity_is_refused(key: str, word: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(key)):
+        RunConfig().replace(dict([config.parse_override(f"{key}={word}")]))
+
+
+@pytest.mark.parametrize(
+    "text", ["model.delta_std=[0.1, .nan, 0.1, 0.1]", "model.priors.scales=[1, .nan]", "augment.scale=[1, .inf]"]
+)
+def test_every_number_of_a_list_is_finite(text: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(text.split("=")[0])):
+        RunConfig().replace(dict([config.parse_override(text)]))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seed: !!python/object/apply:os.getcwd []",
+        "!!python/object/apply:os.getcwd []",
+        "seed: !!python/name:os.getcwd",
+        "data: !!python/object:detector.config.DataConfig {}",
+        "seed: !unknown 1",
+    ],
+)
+def test_no_object_is_made_by_a_tag(text: str) -> None:
+    assert "is not valid YAML" in refused(text)
+
+
+def alias_bomb(levels: int) -> str:
+    """Each line holds the one before nine times: 9**levels leaves from a few hundred bytes."""
+    lines = ["a0: &a0 [x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, levels)]
+    return "\n".join(lines)
+
+
+def test_an_alias_bomb_is_refused_without_being_unfolded() -> None:
+    assert len(refused(alias_bomb(12))) < 500
+
+
+@pytest.mark.parametrize("setting", ["seed: ", "data: ", "augment: {scale: "])
+def test_an_alias_bomb_as_a_value_is_refused_without_being_unfolded(setting: str) -> None:
+    levels = ", ".join(line.split(": ", 1)[1] for line in alias_bomb(12).splitlines())
+    assert len(refused(f"{setting}[{levels}]" + "}" * ("{" in setting))) < 500
+
+
+def test_a_value_that_holds_itself_is_refused() -> None:
+    assert "seed" in refused("seed: &a [*a]")
+
+
+# Each rule names its key
+
+RULES = [
+    ("seed", -1),
+    ("seed", 2**63),
+    ("data.image_size", 63),
+    ("data.image_size", 4097),
+    ("data.batch_size", 0),
+    ("data.workers", -1),
+    ("augment.horizontal_flip", 1.1),
+    ("augment.vertical_flip", -0.1),
+    ("augment.min_visibility", 2),
+    ("augment.brightness", 1),
+    ("augment.contrast", -0.1),
+    ("augment.saturation", 1.5),
+    ("augment.hue", 0.6),
+    ("augment.scale", [0, 1]),
+    ("augment.scale", [2, 1]),
+    ("augment.aspect", [-1, 1]),
+    ("model.pyramid.first_level", 1),
+    ("model.pyramid.first_level", 6),
+    ("model.pyramid.last_level", 4),
+    ("model.pyramid.last_level", 9),
+    ("model.pyramid.width", 7),
+    ("model.priors.scales", []),
+    ("model.priors.scales", [0]),
+    ("model.priors.ratios", []),
+    ("model.priors.ratios", [1, -1]),
+    ("model.frozen_stages", -1),
+    ("model.frozen_stages", 6),
+    ("model.delta_std", [0.1, 0.1, 0, 0.1]),
+    ("model.class_prior", 0),
+    ("model.class_prior", 1),
+    ("assign.candidates", 0),
+    ("assign.negative_iou", -0.1),
+    ("assign.negative_iou", 0.6),
+    ("assign.positive_iou", 1.1),
+    ("loss.focal_alpha", 1.1),
+    ("loss.focal_gamma", -1),
+    ("loss.smooth_l1_beta", -1),
+    ("loss.classification_weight", -1),
+    ("loss.smooth_l1_weight", -1),
+    ("loss.giou_weight", -1),
+    ("optim.lr", 0),
+    ("optim.backbone_lr_factor", -1),
+    ("optim.weight_decay", -1),
+    ("optim.momentum", 1),
+    ("optim.clip_norm", -1),
+    ("optim.warmup_steps", -1),
+    ("optim.final_lr_factor", 1.1),
+    ("optim.ema_width", 0.3),
+    ("length.epochs", 0),
+    ("length.evaluations", 0),
+    ("decode.min_score", 1),
+    ("decode.nms_iou", 1.1),
+    ("decode.candidates", 0),
+    ("decode.max_detections", 0),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), RULES, ids=lambda value: str(value))
+def test_a_rule_names_its_key(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=re.escape(key)) as caught:
+        RunConfig().replace({key: value})
+    assert str(value[0] if isinstance(value, list) and value else value).strip("[]") in str(caught.value)
+
+
+@pytest.mark.parametrize("head", ["classification", "box"])
+@pytest.mark.parametrize(("name", "value"), [("depth", -1), ("depth", 9), ("width", 7)])
+def test_a_rule_of_a_head_names_its_key(head: str, name: str, value: int) -> None:
+    # The rule does not know for which head it is asked.
+    with pytest.raises(ConfigError, match=rf"model\.<head>\.{name} must be .* got {value}"):
+        RunConfig().replace({f"model.{head}.{name}": value})
+
+
+@pytest.mark.parametrize(
+    "length", [{}, {"epochs": 1, "steps": 1}, {"steps": 1, "minutes": 1}, {"epochs": 1, "steps": 1, "minutes": 1}]
+)
+def test_a_length_is_exactly_one_of_three(length: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="exactly one of epochs, steps and minutes"):
+        config.LengthConfig(**length)
+
+
+def leaves(value: Any, prefix: str = "") -> list[str]:
+    if not dataclasses.is_dataclass(value):
+        return [prefix]
+    return [
+        leaf
+        for field in dataclasses.fields(value)
+        for leaf in leaves(getattr(value, field.name), f"{prefix}.{field.name}".lstrip("."))
+    ]
+
+
+@pytest.mark.parametrize("key", leaves(RunConfig()))
+def test_every_setting_refuses_an_object_of_no_sense(key: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(key)):
+        RunConfig().replace({key: {"a": object()}})
+
+
+# Overrides
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("optim.lr=1e-3", ("optim.lr", "1e-3")),
+        ("seed=5", ("seed", 5)),
+        ("augment.scale=[0.5, 2]", ("augment.scale", [0.5, 2])),
+        ("data.workers=null", ("data.workers", None)),
+        ("data.workers=", ("data.workers", None)),
+        (" seed =5", ("seed", 5)),
+        ("a=b=c", ("a", "b=c")),
+    ],
+)
+def test_parse_override(text: str, parsed: tuple[str, object]) -> None:
+    assert config.parse_override(text) == parsed
+
+
+@pytest.mark.parametrize("text", ["seed", "", "=5", "seed={", "seed=!!python/name:os.getcwd", "seed=&a [*b]"])
+def test_an_override_that_cannot_be_parsed(text: str) -> None:
+    with pytest.raises(ConfigError, match="--set"):
+        config.parse_override(text)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("optim.lrr", "unknown setting 'optim.lrr': did you mean 'optim.lr'?"),
+        ("lr", "unknown setting 'lr'"),
+        ("optim.lr.x", "unknown setting 'optim.lr.x'"),
+        ("optim.", "unknown setting 'optim.'"),
+        ("optim", "optim is a group of settings; name one of them: name, lr,"),
+        ("model.pyramid", "model.pyramid is a group of settings"),
+    ],
+)
+def test_replace_names_a_wrong_key(key: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        RunConfig().replace({key: 1})
+
+
+def test_replace_leaves_the_original_alone() -> None:
+    original = RunConfig()
+    assert original.replace({"seed": 3}).seed == 3
+    assert original == RunConfig()
+
+
+def test_num_logits_counts_background_for_softmax_only() -> None:
+    for kind in ("softmax", "sigmoid", "focal", "quality"):
+        changed = RunConfig().replace({"loss.classification": kind})
+        assert config.num_logits(changed, 3) == (4 if kind == "softmax" else 3)
+
+
+# Whatever is in the file, the answer is settings or one line
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+trees = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["seed", *leaves(RunConfig())]).map(lambda k: k.split(".")[-1]), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(leaves(RunConfig())), trees)
+def test_replace_gives_settings_or_a_config_error(key: str, value: object) -> None:
+    try:
+        changed = RunConfig().replace({key: value})
+    except ConfigError as error:
+        assert key.split(".")[-1] in str(error)  # noqa: PT017 - either outcome is right, not one of them
+    else:
+        assert config.loads(config.dump(changed), source="dump") == changed
