@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from detector.config import RunConfig
-from detector.data import coco, layout, loader
+from detector.data import check, coco, layout, loader
 from detector.data.columns import Columns
 from detector.data.layout import SplitFiles
 from detector.errors import ConfigError, DataError
@@ -22,6 +22,7 @@ from detector.model import inference, model_file, precision, pretrained
 from detector.model.detector import DetectionModel
 from detector.model.model_file import TrainedModel
 from detector.predict import output
+from detector.predict.output import PredictOutcome
 from detector.predict.predictor import Detector
 from detector.predict.sources import find_images
 from detector.train import engine, run_folder
@@ -49,8 +50,7 @@ class DataPaths:
         """
         explicit = self._explicit(name)
         if explicit is not None:
-            images = self.images if self.images is not None else explicit.parent
-            return SplitFiles(annotations=explicit, images=images)
+            return layout.explicit(explicit, self.images)
         if self.folder is None:
             raise ConfigError(f"no {name} data: name a data folder, or --{name}-json and --images")
         return layout.find(self.folder, name)
@@ -80,20 +80,12 @@ class EvalOutcome:
     results_path: Path
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PredictOutcome:
-    folder: Path
-    num_images: int
-    num_detections: int
-    unreadable: tuple[str, ...]
-
-
 def train(data: DataPaths, config: RunConfig, *, out: Path | None, init: str, device: str) -> TrainOutcome:
     """Train a detector; see `detector train --help`."""
     target = devices.resolve(device)
     train_files = data.split("train")
     columns = coco.read(train_files.annotations, train_files.images)
-    coco.require_objects(columns)
+    check.require_objects(columns)
     val_columns = _validation_columns(data, columns)
     preprocess = Preprocess(canvas_hw=letterbox.choose_canvas(columns.sizes_hw, config.data.image_size))
 
@@ -181,7 +173,7 @@ def _validation_columns(data: DataPaths, train_columns: Columns) -> Columns | No
 
 def _score(trained: TrainedModel, columns: Columns) -> tuple[Scores, Results]:
     batches = loader.evaluation_loader(
-        columns, trained.preprocess, batch_size=EVALUATION_BATCH, workers=trained.config.data.workers
+        columns, trained.preprocess, batch_size=EVALUATION_BATCH, workers=loader.num_workers(trained.config.data)
     )
     results = collect(lambda images, placements: inference.detect(trained, images, placements), batches, columns)
     return coco_scores.score(columns.annotations, results), results

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from detector.config import RunConfig
+from detector.config import DataConfig, RunConfig
 from detector.data.batch import Item, collate
 from detector.data.columns import Columns
 from detector.data.dataset import EvaluationSet, Outcome, TrainingSet
@@ -33,8 +33,7 @@ def training_loader(
     """
     dataset = TrainingSet(columns, preprocess, config.augment, config.seed)
     keys = stream(config.seed, len(columns), config.data.batch_size, start_step)
-    workers = default_workers() if config.data.workers is None else config.data.workers
-    return _batches(dataset, keys, preprocess.canvas_hw, workers=workers, pin=pin)
+    return _batches(dataset, keys, preprocess.canvas_hw, workers=num_workers(config.data), pin=pin)
 
 
 def evaluation_loader(
@@ -90,8 +89,10 @@ def _permutation(seed: int, epoch: int, num_images: int) -> np.ndarray[tuple[int
     return np.random.Generator(np.random.Philox(sequence)).permutation(num_images)
 
 
-def default_workers() -> int:
-    """Loader processes for this machine: none where they would take the trainer's only cores."""
+def num_workers(config: DataConfig) -> int:
+    """Loader processes that were asked for, or fit this machine: none where they would take the trainer's only cores."""
+    if config.workers is not None:
+        return config.workers
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 0 if cpus <= 2 else min(8, cpus - 1)
 

@@ -1,6 +1,6 @@
 """ResNet trunk (He et al. 2016), from torchvision."""
 
-from typing import Self, assert_never
+from typing import assert_never
 
 import torchvision
 from jaxtyping import Float
@@ -40,7 +40,7 @@ class Backbone(nn.Module):
         for part in self._frozen:
             part.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> "Backbone":
         """As `nn.Module.train`; a frozen part keeps the statistics of its norms too."""
         super().train(mode)
         for part in self._frozen:

@@ -30,12 +30,22 @@ def class_scores(logits: Float[Tensor, "b a outputs"], classification: Classific
 def decode(
     prediction: Prediction,
     priors: Priors,
+    extents_hw: Float[Tensor, "b 2"],
     *,
     classification: Classification,
     delta_std: tuple[float, float, float, float],
     config: DecodeConfig,
 ) -> list[CanvasDetections]:
     """Best candidates of each image, suppressed within their class.
+
+    Args:
+        prediction: Of both heads.
+        priors: Of the canvas.
+        extents_hw: Height and width that each image takes on the canvas. Boxes are clipped to it before suppression:
+            what two boxes share outside the image says nothing.
+        classification: Kind of loss the logits were trained with.
+        delta_std: Unit of the offsets.
+        config: Thresholds and counts.
 
     Raises:
         DetectorError: the network's output is not finite, as after a diverged training.
@@ -48,6 +58,7 @@ def decode(
     deltas = prediction.deltas.float().gather(1, rows[..., None].expand(-1, -1, 4))
     boxes = codec.decode(deltas, priors.boxes[rows], delta_std)
     _require_finite(prediction, boxes)
+    boxes = torch.minimum(boxes.clamp(min=0), extents_hw.flip(-1).repeat(1, 2)[:, None])
 
     images = torch.arange(num_images, device=boxes.device)[:, None].expand_as(labels)
     kept = chosen_scores >= config.min_score

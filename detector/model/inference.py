@@ -31,10 +31,13 @@ def detect(
     ):
         prediction = model(images.to(device, non_blocking=True))
     model.train(was_training)
+    canvas_hw = (images.shape[2], images.shape[3])
+    extents = [letterbox.resized_hw(placement, canvas_hw) for placement in placements]
     with torch.inference_mode():
         found = decode(
             prediction,
-            model.priors((images.shape[2], images.shape[3])),
+            model.priors(canvas_hw),
+            torch.tensor(extents, dtype=torch.float32, device=device),
             classification=config.loss.classification,
             delta_std=config.model.delta_std,
             config=config.decode,

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -16,22 +17,21 @@ DOCUMENTS = [
     for path in sorted(ROOT.glob(pattern))
 ]
 FENCE = re.compile(r"^ *```[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
-PLACEHOLDER = re.compile(r"[\[\]<>]|\.\.\.|\b(?:DATA|CHECKPOINT|SOURCE)\b")
+PLACEHOLDER = re.compile(r"[\[\]<]|\.\.\.|\b(?:DATA|CHECKPOINT|SOURCE)\b")
+OURS = re.compile(r"(?:^|&& |; )(?:\$ )?(?:detector |make |python3? -m detector |python3? tools/)")
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """Words of every `detector`, `make` and `python tools/` line of the code blocks, a synopsis left out."""
+    """Words of each command of ours in the code blocks; a synopsis is left out, and so is what a pipe goes to."""
     for block in FENCE.findall(text):
         for line in block.replace("\\\n", " ").splitlines():
-            for part in re.split(r"&&|;|\|", line.strip().removeprefix("$ ")):
-                if PLACEHOLDER.search(part):
-                    continue
-                words = shlex.split(part, comments=True) if part.split()[:1] in KNOWN else []
-                if words:
-                    yield words
-
-
-KNOWN = [["detector"], ["make"], ["python"], ["python3"]]
+            if OURS.search(line.strip()) and not PLACEHOLDER.search(line):
+                lexer = shlex.shlex(line.strip().removeprefix("$ "), posix=True, punctuation_chars=True)
+                lexer.whitespace_split = True
+                words = list(lexer)
+                breaks = [at for at, word in enumerate(words) if set(word) <= set("();<>|&")]
+                for start, end in pairwise([-1, *breaks, len(words)]):
+                    yield words[start + 1 : end]
 
 
 def make_targets() -> set[str]:
@@ -82,7 +82,7 @@ def test_every_command_in_the_documents_would_start() -> None:
 
 
 def test_a_command_is_found() -> None:
-    text = "x\n```sh\n$ detector train d \\\n  --steps 3  # short\nmake demo && detector eval m d\n```\n`make no`\n"
+    text = "x\n```sh\n$ detector train d \\\n  --steps 3  # short\nmake demo && detector eval m d\n'\n```\n`make no`\n"
     assert list(commands(text)) == [
         ["detector", "train", "d", "--steps", "3"],
         ["make", "demo"],

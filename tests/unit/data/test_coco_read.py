@@ -75,7 +75,9 @@ def test_rows_hold_their_objects_in_file_order(tmp_path: Path) -> None:
 
 def test_types_are_those_the_loader_shares(tmp_path: Path) -> None:
     columns = _read(tmp_path)
-    kinds = {name: getattr(columns, name).dtype.name for name in ("image_ids", "sizes_hw", "offsets", "boxes", "labels")}
+    kinds = {
+        name: getattr(columns, name).dtype.name for name in ("image_ids", "sizes_hw", "offsets", "boxes", "labels")
+    }
     assert kinds == {
         "image_ids": "int64", "sizes_hw": "int32", "offsets": "int64", "boxes": "float32", "labels": "int64",
     }  # fmt: skip
@@ -346,9 +348,7 @@ lengths = st.one_of(st.just(0), st.floats(0, 3), st.integers(0, 90))
 @given(boxes=st.lists(st.tuples(sides, sides, lengths, lengths, st.integers(0, 1), st.integers(1, 3)), max_size=12))
 def test_every_annotation_is_accounted_for(tmp_path: Path, boxes: list[tuple[Any, ...]]) -> None:
     plain = make.annotation(0, bbox=[0, 0, 60, 40])  # so that no heuristic of the whole file fires
-    annotations = [
-        make.annotation(i + 1, bbox=box[:4], iscrowd=box[4], image_id=box[5]) for i, box in enumerate(boxes)
-    ]
+    annotations = [make.annotation(i + 1, bbox=box[:4], iscrowd=box[4], image_id=box[5]) for i, box in enumerate(boxes)]
     images = [make.image(i, name) for i, name in ((3, "a.png"), (1, "b.png"), (2, "c.png"))]
     columns = _read(tmp_path, images=images, annotations=[*annotations, plain, {**plain, "image_id": 3}])
     report = columns.report

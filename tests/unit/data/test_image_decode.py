@@ -96,7 +96,12 @@ def test_a_transparent_palette_colour_is_grey_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [([0, 256, 65535], [0, 1, 255]), ([0, 16, 4095], [0, 1, 255]), ([0, 7, 255], [0, 7, 255]), ([0, 4, 900], [0, 1, 225])],
+    [
+        ([0, 256, 65535], [0, 1, 255]),
+        ([0, 16, 4095], [0, 1, 255]),
+        ([0, 7, 255], [0, 7, 255]),
+        ([0, 4, 900], [0, 1, 225]),
+    ],
 )
 @pytest.mark.parametrize("suffix", ["png", "tiff"])
 def test_sixteen_bits_are_scaled_from_the_depth_in_use(
@@ -127,7 +132,7 @@ def test_a_phone_picture_with_a_second_image_inside(tmp_path: Path) -> None:
 
 
 def test_a_wrong_suffix_does_not_matter(tmp_path: Path) -> None:
-    os.rename(make.picture(tmp_path / "a.png"), tmp_path / "a.jpg")
+    make.picture(tmp_path / "a.png").rename(tmp_path / "a.jpg")
     np.testing.assert_array_equal(decode.read_image(tmp_path / "a.jpg"), make.pixels())
 
 
@@ -292,7 +297,9 @@ def test_no_width_and_a_bad_checksum(tmp_path: Path) -> None:
 def test_random_damage_never_gives_anything_but_an_image_or_our_error(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     path = tmp_path / "x"
-    seeds = [make.picture(tmp_path / f"a.{suffix}").read_bytes() for suffix in ("jpg", "png", "webp", "bmp", "gif", "tiff")]
+    seeds = [
+        make.picture(tmp_path / f"a.{suffix}").read_bytes() for suffix in ("jpg", "png", "webp", "bmp", "gif", "tiff")
+    ]
     for data in seeds:
         for _ in range(60):
             broken = bytearray(data)

@@ -1,3 +1,4 @@
+import gc
 import json
 from pathlib import Path
 
@@ -57,7 +58,9 @@ def test_a_device_is_not_read() -> None:
         json_file.read(Path("/dev/zero"))
 
 
-@pytest.mark.parametrize("text", ['{"a": [1.5, "é"]}', '{"a": 1e308}', '{"a": {"images": 1, "b": {"images": 2}}}', "[]"])
+@pytest.mark.parametrize(
+    "text", ['{"a": [1.5, "é"]}', '{"a": 1e308}', '{"a": {"images": 1, "b": {"images": 2}}}', "[]"]
+)
 def test_good_json_is_read_as_the_standard_library_does(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.json"
     for encoding in ("utf-8", "utf-8-sig"):
@@ -72,3 +75,19 @@ def test_every_cut_of_a_file_is_found(tmp_path: Path) -> None:
         path.write_text(whole[:length])
         with pytest.raises(DataError, match="ends in the middle"):
             json_file.read(path)
+
+
+def test_the_garbage_collector_is_left_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    for text in ("[]", "[1,"):
+        path.write_text(text)
+        for enabled in (True, False):
+            (gc.enable if enabled else gc.disable)()
+            try:
+                json_file.read(path)
+            except DataError:
+                pass
+            finally:
+                found = gc.isenabled()
+                gc.enable()
+            assert found == enabled

@@ -35,9 +35,7 @@ def _put(root: Path, annotations: str, image: str | None, file_name: str = "a.pn
 )
 def test_each_layout_is_found(tmp_path: Path, split: str, annotations: str, image: str, root: str) -> None:
     _put(tmp_path, annotations, image)
-    assert layout.find(tmp_path, split) == layout.SplitFiles(
-        annotations=tmp_path / annotations, images=tmp_path / root
-    )
+    assert layout.find(tmp_path, split) == layout.SplitFiles(annotations=tmp_path / annotations, images=tmp_path / root)
 
 
 def test_the_folder_that_holds_the_named_image_wins(tmp_path: Path) -> None:

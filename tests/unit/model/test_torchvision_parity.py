@@ -39,7 +39,7 @@ def ours(theirs: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> D
     loaded = pretrained.initialise(model, str(path), config)
     assert loaded is not None
     assert loaded.random == ()
-    assert len(loaded.taken) == len([name for name in theirs.state_dict()])
+    assert len(loaded.taken) == sum("num_batches_tracked" not in name for name in theirs.state_dict())
     return model
 
 
@@ -61,7 +61,7 @@ def test_same_outputs_and_same_detections(theirs: torch.nn.Module, ours: Detecti
 
     config = recipes.retinanet()
     found = decode.decode(
-        prediction, priors, classification="focal", delta_std=config.model.delta_std, config=config.decode
+        prediction, priors, torch.tensor([CANVAS] * 2).float(), classification="focal", delta_std=config.model.delta_std, config=config.decode
     )
     sizes = [level.numel() // CLASSES for level in expected["cls_logits"][0].split(priors.level_sizes)]
     detections = theirs.postprocess_detections(
@@ -72,9 +72,12 @@ def test_same_outputs_and_same_detections(theirs: torch.nn.Module, ours: Detecti
     for mine, other in zip(found, detections, strict=True):
         assert len(mine.scores) == len(other["scores"]) > 20
         torch.testing.assert_close(mine.scores, other["scores"], atol=1e-4, rtol=1e-4)
-        clipped = mine.boxes.clamp(min=0).minimum(torch.tensor([CANVAS[1], CANVAS[0]] * 2))
-        torch.testing.assert_close(clipped, other["boxes"], atol=1e-2, rtol=1e-4)
-        assert torch.equal(mine.labels, other["labels"])
+        # Detections of all but equal score may stand in another order, so each is looked up.
+        rows = torch.cat((mine.boxes, 1e3 * mine.labels[:, None], 1e3 * mine.scores[:, None]), dim=1)
+        their_rows = torch.cat((other["boxes"], 1e3 * other["labels"][:, None], 1e3 * other["scores"][:, None]), dim=1)
+        distance = (rows[:, None] - their_rows[None]).abs().amax(-1)
+        assert distance.amin(0).max() < 0.1
+        assert distance.amin(1).max() < 0.1
 
 
 def test_a_resnet_fills_the_backbone(tmp_path: Path) -> None:

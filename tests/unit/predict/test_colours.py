@@ -1,4 +1,4 @@
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_eighty_classes_have_eighty_colours() -> None:
 
 def test_neighbours_are_told_apart_among_eighty() -> None:
     seen = [lab(colours.of_label(label), SIGHTS["normal"]) for label in range(80)]
-    assert min(np.linalg.norm(a - b) for a, b in zip(seen, seen[1:], strict=False)) > 25
+    assert min(np.linalg.norm(a - b) for a, b in pairwise(seen)) > 25
 
 
 @given(st.integers(0, 10**6))

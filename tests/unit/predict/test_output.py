@@ -177,7 +177,7 @@ def test_the_users_files_are_never_replaced(tmp_path: Path) -> None:
 def test_a_folder_with_sources_is_refused_even_after_a_run(tmp_path: Path) -> None:
     image = save(tmp_path / "a.jpg")
     (tmp_path / "predictions.json").write_text("[]")
-    with pytest.raises(ConfigError, match="holds a.jpg"):
+    with pytest.raises(ConfigError, match=r"holds a\.jpg"):
         output.write(DETECTOR, [image], folder=tmp_path)
 
 

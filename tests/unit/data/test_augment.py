@@ -1,0 +1,215 @@
+import dataclasses
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detector.config import AugmentConfig
+from detector.data.augment import Augmenter, Window, cut_out, draw_window
+from detector.types import Sample
+from tests.unit.data import make
+
+CANVAS = (96, 128)
+STILL = AugmentConfig(
+    horizontal_flip=0, scale=(1, 1), aspect=(1, 1), brightness=0, contrast=0, saturation=0, hue=0, min_visibility=0.3
+)  # fmt: skip
+
+
+def _sample(image: np.ndarray, boxes: list[list[float]], is_crowd: list[bool] | None = None) -> Sample:
+    return Sample(
+        image=image,
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        labels=np.arange(len(boxes)),
+        is_crowd=np.array(is_crowd or [False] * len(boxes), np.bool_),
+    )
+
+
+def _same(a: Sample, b: Sample) -> bool:
+    return all(np.array_equal(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(Sample))
+
+
+@settings(max_examples=80)
+@given(
+    index=st.integers(0, 10**6),
+    size_hw=st.tuples(st.integers(60, 300), st.integers(60, 300)),
+    corner=st.tuples(st.floats(0, 0.6), st.floats(0, 0.6)),
+    side=st.tuples(st.floats(0.15, 0.4), st.floats(0.15, 0.4)),
+)
+def test_an_object_is_found_again_by_its_colour(
+    index: int, size_hw: tuple[int, int], corner: tuple[float, float], side: tuple[float, float]
+) -> None:
+    height, width = size_hw
+    box = [round(corner[0] * width), round(corner[1] * height), 0, 0]
+    box[2:] = [box[0] + round(side[0] * width), box[1] + round(side[1] * height)]
+    image = np.zeros((height, width, 3), np.uint8)
+    image[:, :, 2] = 255
+    image[box[1] : box[3], box[0] : box[2]] = (255, 0, 0)
+    config = AugmentConfig(vertical_flip=0.5, scale=(0.4, 2.5), aspect=(0.7, 1.4), min_visibility=0.0)
+    made = Augmenter(config, CANVAS, 114)(_sample(image, [box]), (0, 0, index))
+    assert made.image.shape == (*CANVAS, 3)
+    red = (made.image[:, :, 0].astype(int) - made.image[:, :, 2]) > 0
+    if len(made.boxes):
+        rows, columns = np.nonzero(red)
+        found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_allclose(made.boxes[0], found, atol=1.5)
+        assert (made.boxes[0] >= 0).all()
+        assert (made.boxes[0] <= [CANVAS[1], CANVAS[0]] * 2).all()
+    else:
+        assert red.sum() <= 2 * max(CANVAS)  # at most a sliver under a pixel wide
+
+
+def test_the_same_key_gives_the_same_sample_in_any_order() -> None:
+    sample = _sample(make.pixels((120, 160)), [[10, 20, 60, 90], [70, 5, 150, 100]])
+    keys = [(s, e, i) for s in (0, 1, 2**63 - 1) for e in (0, 1) for i in range(4)]
+    first, second = Augmenter(AugmentConfig(), CANVAS, 114), Augmenter(AugmentConfig(), CANVAS, 114)
+    forward = [first(sample, key) for key in keys]
+    backward = [second(sample, key) for key in reversed(keys)][::-1]
+    assert all(_same(a, b) for a, b in zip(forward, backward, strict=True))
+    assert not any(_same(forward[0], other) for other in forward[1:])
+    assert len({made.image.tobytes() for made in forward}) == len(keys)
+
+
+def test_global_random_state_is_neither_read_nor_moved() -> None:
+    sample = _sample(make.pixels(), [[10, 10, 30, 30]])
+    augment = Augmenter(AugmentConfig(), CANVAS, 114)
+    np.random.seed(1)  # noqa: NPY002
+    before = np.random.get_state()[1].tolist()  # noqa: NPY002
+    first = augment(sample, (0, 0, 0))
+    assert np.random.get_state()[1].tolist() == before  # noqa: NPY002
+    np.random.seed(2)  # noqa: NPY002
+    assert _same(augment(sample, (0, 0, 0)), first)
+
+
+def test_without_changes_the_image_is_only_fitted() -> None:
+    image = make.pixels(CANVAS)
+    made = Augmenter(STILL, CANVAS, 114)(_sample(image, [[10, 20, 60, 90]]), (0, 0, 0))
+    np.testing.assert_array_equal(made.image, image)
+    np.testing.assert_allclose(made.boxes, [[10, 20, 60, 90]], atol=1e-4)
+
+
+def test_certain_flips_mirror_image_and_boxes() -> None:
+    image = make.pixels(CANVAS)
+    config = dataclasses.replace(STILL, horizontal_flip=1.0, vertical_flip=1.0)
+    made = Augmenter(config, CANVAS, 114)(_sample(image, [[10, 20, 60, 90]]), (0, 0, 0))
+    np.testing.assert_array_equal(made.image, image[::-1, ::-1])
+    np.testing.assert_allclose(made.boxes, [[128 - 60, 96 - 90, 128 - 10, 96 - 20]], atol=1e-4)
+
+
+def test_padding_keeps_its_grey_whatever_the_colours_do() -> None:
+    config = AugmentConfig(scale=(0.3, 0.3), aspect=(1, 1), brightness=0.5, contrast=0.5)
+    for index in range(5):
+        made = Augmenter(config, CANVAS, 114)(_sample(np.full((96, 128, 3), 30, np.uint8), []), (0, 0, index))
+        assert ((made.image == 114).all(axis=2)).sum() == 96 * 128 - 29 * 38
+
+
+def test_colours_change_and_boxes_do_not() -> None:
+    config = dataclasses.replace(STILL, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+    image = make.pixels(CANVAS)
+    augment = Augmenter(config, CANVAS, 114)
+    made = [augment(_sample(image, [[10, 20, 60, 90]]), (0, 0, i)) for i in range(8)]
+    assert len({sample.image.tobytes() for sample in made}) == 8
+    assert all(np.abs(sample.image.astype(int) - image).max() > 3 for sample in made)
+    for sample in made:
+        np.testing.assert_allclose(sample.boxes, [[10, 20, 60, 90]], atol=1e-4)
+
+
+def test_zoom_and_aspect_stay_in_their_ranges_and_fill_them() -> None:
+    config = AugmentConfig(scale=(0.5, 0.9), aspect=(0.9, 1.1))
+    rng = np.random.default_rng(0)
+    windows = [draw_window(rng, config, (96, 128), CANVAS) for _ in range(400)]
+    sizes = np.array([window.size_hw for window in windows])
+    zoom = np.sqrt(sizes.prod(axis=1) / (96 * 128))
+    aspect = sizes[:, 1] / sizes[:, 0] * 96 / 128
+    assert 0.49 < zoom.min() < 0.52
+    assert 0.87 < zoom.max() < 0.91
+    assert 0.88 < aspect.min() < 0.92
+    assert 1.08 < aspect.max() < 1.12
+    starts = np.array([window.top_left for window in windows])
+    assert (starts >= 0).all()
+    assert (starts + sizes <= CANVAS).all()
+    assert starts.std(axis=0).min() > 3
+
+
+@given(
+    size_hw=st.tuples(st.integers(1, 3000), st.integers(1, 3000)),
+    zoom=st.floats(0.01, 30),
+    aspect=st.floats(0.1, 10),
+    seed=st.integers(0, 99),
+)
+def test_a_window_is_always_inside_image_and_canvas(
+    size_hw: tuple[int, int], zoom: float, aspect: float, seed: int
+) -> None:
+    config = AugmentConfig(scale=(zoom, zoom), aspect=(aspect, aspect))
+    window = draw_window(np.random.default_rng(seed), config, size_hw, CANVAS)
+    left, top, right, bottom = window.source
+    assert 0 <= left < right <= size_hw[1]
+    assert 0 <= top < bottom <= size_hw[0]
+    for start, length, limit in zip(window.top_left, window.size_hw, CANVAS, strict=True):
+        assert start >= 0
+        assert length >= 1
+        assert start + length <= limit
+
+
+def test_what_a_cut_leaves_of_an_object() -> None:
+    window = Window(source=(50, 0, 100, 100), size_hw=(100, 50), top_left=(0, 0))
+    boxes = [
+        [60, 10, 90, 40],  # whole
+        [30, 10, 80, 40],  # 60 % is left
+        [10, 10, 60, 40],  # 20 % is left: a region to ignore
+        [10, 10, 50.5, 40],  # half a pixel is left
+        [0, 10, 40, 40],  # gone
+        [10, 10, 60, 40],  # a crowd region of which 20 % is left
+        [70, 10, 70.5, 40],  # half a pixel wide from the start
+    ]
+    sample = _sample(np.zeros((100, 100, 3), np.uint8), boxes, [False] * 5 + [True, False])
+    made = cut_out(sample, window, min_visibility=0.3)
+    assert made.labels.tolist() == [0, 1, 2, 5]
+    assert made.is_crowd.tolist() == [False, False, True, True]
+    assert made.boxes.tolist() == [[10, 10, 40, 40], [0, 10, 30, 40], [0, 10, 10, 40], [0, 10, 10, 40]]
+    at_the_limit = cut_out(sample, window, min_visibility=0.2)
+    assert at_the_limit.is_crowd.tolist() == [False, False, False, True]
+
+
+def test_labels_and_flags_travel_with_their_boxes() -> None:
+    boxes = [[5 + 12 * i, 10, 15 + 12 * i, 10 + 6 * (i + 1)] for i in range(9)]
+    sample = _sample(make.pixels(CANVAS), boxes, [i % 2 == 0 for i in range(9)])
+    config = dataclasses.replace(STILL, horizontal_flip=0.5, vertical_flip=0.5, hue=0.05)
+    augment = Augmenter(config, CANVAS, 114)
+    for index in range(10):
+        made = augment(sample, (0, 0, index))
+        height = (made.boxes[:, 3] - made.boxes[:, 1]).round()
+        assert sorted(made.labels.tolist()) == list(range(9))
+        np.testing.assert_array_equal(height, 6 * (made.labels + 1))
+        np.testing.assert_array_equal(made.is_crowd, made.labels % 2 == 0)
+
+
+@pytest.mark.parametrize("size_hw", [(1, 1), (1, 3000), (3000, 1), (2, 2)])
+def test_tiny_and_thin_images(size_hw: tuple[int, int]) -> None:
+    height, width = size_hw
+    for index in range(10):
+        made = Augmenter(AugmentConfig(), CANVAS, 114)(
+            _sample(make.pixels(size_hw), [[0, 0, width, height]]), (0, 0, index)
+        )
+        assert made.image.shape == (*CANVAS, 3)
+        assert np.isfinite(made.boxes).all()
+
+
+def test_import_has_no_effect_and_the_update_check_stays_off() -> None:
+    code = (
+        "import os, sys, detector.data.augment as augment, detector.config as config; "
+        "assert 'albumentations' not in sys.modules; "
+        "import socket; socket.socket.connect = None; "
+        "augment.Augmenter(config.AugmentConfig(), (32, 32), 114); "
+        "assert 'albumentations' in sys.modules; "
+        "assert 'NO_ALBUMENTATIONS_UPDATE' not in os.environ"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], check=False, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""

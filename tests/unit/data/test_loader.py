@@ -1,0 +1,261 @@
+import gc
+import multiprocessing
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detector.config import DataConfig, RunConfig
+from detector.data import coco, loader
+from detector.data.columns import Columns
+from detector.data.decode import read_image
+from detector.errors import DataError
+from detector.geometry import letterbox
+from detector.types import Batch, Preprocess
+from tests.unit.data import make
+
+PREPROCESS = Preprocess(canvas_hw=(48, 64))
+
+
+def _config(*, workers: int = 0, batch_size: int = 4, seed: int = 0) -> RunConfig:
+    return RunConfig(seed=seed, data=DataConfig(batch_size=batch_size, workers=workers))
+
+
+def _train(columns: Columns, count: int, *, start_step: int = 0, **config: int) -> list[Batch]:
+    batches = loader.training_loader(columns, PREPROCESS, _config(**config), start_step=start_step)
+    return list(islice(batches, count))
+
+
+def _evaluate(columns: Columns, *, batch_size: int = 4, workers: int = 0) -> list[Batch]:
+    return list(loader.evaluation_loader(columns, PREPROCESS, batch_size=batch_size, workers=workers))
+
+
+def _same(a: Batch, b: Batch) -> bool:
+    tensors = [
+        (batch.images, batch.indices, t.boxes, t.labels, t.is_object, t.is_crowd)
+        for batch, t in ((a, a.targets), (b, b.targets))
+    ]
+    return all(map(torch.equal, *tensors)) and (a.placements, a.unreadable) == (b.placements, b.unreadable)
+
+
+def _all_same(a: list[Batch], b: list[Batch]) -> bool:
+    return len(a) == len(b) and all(map(_same, a, b))
+
+
+@pytest.fixture
+def columns(tmp_path: Path) -> Columns:
+    return coco.read(*make.dataset(tmp_path, 10))
+
+
+# The order of images
+
+
+@given(
+    seed=st.integers(0, 2**63 - 1),
+    num_images=st.integers(1, 30),
+    batch_size=st.integers(1, 70),
+    start=st.integers(0, 200),
+)
+def test_a_stream_can_be_entered_anywhere(seed: int, num_images: int, batch_size: int, start: int) -> None:
+    whole = list(islice(loader.stream(seed, num_images, batch_size, 0), start + 3))
+    assert list(islice(loader.stream(seed, num_images, batch_size, start), 3)) == whole[start:]
+    keys = [key for batch in whole for key in batch]
+    assert {len(batch) for batch in whole} == {batch_size}
+    for epoch, expected in enumerate(range(0, len(keys) - num_images + 1, num_images)):
+        part = keys[expected : expected + num_images]
+        assert {key[0] for key in part} == {epoch}
+        assert sorted(key[1] for key in part) == list(range(num_images))
+
+
+def test_epochs_and_seeds_have_orders_of_their_own() -> None:
+    orders = [tuple(next(loader.stream(seed, 50, 50, epoch))) for seed in (0, 1, 2) for epoch in (0, 1)]
+    assert len({tuple(index for _, index in order) for order in orders}) == 6
+    firsts = Counter(next(loader.stream(seed, 5, 1, 0))[0][1] for seed in range(500))
+    assert min(firsts.values()) > 60  # every image is as likely to come first
+
+
+# Training batches
+
+
+def test_a_training_batch_keeps_the_contract(columns: Columns) -> None:
+    for batch in _train(columns, 4):
+        assert batch.images.shape == (4, 3, 48, 64)
+        assert batch.images.dtype == torch.uint8
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+        targets = batch.targets
+        assert targets.boxes.shape == (*targets.labels.shape, 4)
+        assert targets.labels.shape[1] == (targets.is_object | targets.is_crowd).sum(dim=1).max().clamp(min=1)
+        assert not (targets.is_object & targets.is_crowd).any()
+        assert batch.indices.dtype == torch.int64
+        assert len(batch.placements) == 4
+        sides = targets.boxes[targets.is_object | targets.is_crowd]
+        assert (sides[:, 2:] - sides[:, :2] > 0.99).all()
+        assert (targets.boxes[~(targets.is_object | targets.is_crowd)] == 0).all()
+
+
+def test_any_number_of_workers_gives_the_same_batches(columns: Columns) -> None:
+    # The pool of OpenCV's threads is alive when the workers are forked, as it is after a prediction.
+    cv2.resize(np.zeros((2000, 2000, 3), np.uint8), (1501, 1501))
+    expected = _train(columns, 7)
+    for workers in (1, 4):
+        assert _all_same(_train(columns, 7, workers=workers), expected)
+
+
+def test_a_resumed_stream_equals_the_uninterrupted_one(columns: Columns) -> None:
+    whole = _train(columns, 9, batch_size=3)
+    for start in (1, 3, 4, 7):
+        assert _all_same(_train(columns, 2, batch_size=3, start_step=start), whole[start : start + 2])
+    assert _all_same(_train(columns, 2, batch_size=3, start_step=4, workers=1), whole[4:6])
+
+
+def test_epochs_and_seeds_differ_in_their_changes(columns: Columns) -> None:
+    def pictures(batches: list[Batch]) -> dict[int, bytes]:
+        pairs = [(int(i), image) for batch in batches for i, image in zip(batch.indices, batch.images, strict=True)]
+        return {index: image.numpy().tobytes() for index, image in pairs}
+
+    first, second = pictures(_train(columns, 2, batch_size=5)), pictures(_train(columns, 2, batch_size=5, start_step=2))
+    other = pictures(_train(columns, 2, batch_size=5, seed=1))
+    assert first.keys() == second.keys() == set(range(10))
+    assert all(first[i] != second[i] and first[i] != other[i] for i in range(10))
+
+
+def test_the_global_random_state_is_not_moved(columns: Columns) -> None:
+    before = torch.get_rng_state()
+    _train(columns, 2)
+    _train(columns, 2, workers=1)
+    _evaluate(columns)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_batch_without_objects_has_one_empty_row(tmp_path: Path) -> None:
+    for batch in _train(coco.read(*make.dataset(tmp_path, 3, objects=0)), 2):
+        assert batch.targets.boxes.shape == (4, 1, 4)
+        assert not batch.targets.is_object.any()
+        assert not batch.targets.is_crowd.any()
+
+
+def test_a_data_set_smaller_than_a_batch(tmp_path: Path) -> None:
+    batch = _train(coco.read(*make.dataset(tmp_path, 2)), 1, batch_size=7)[0]
+    assert Counter(batch.indices.tolist()).most_common() in ([(0, 4), (1, 3)], [(1, 4), (0, 3)])
+
+
+# Unreadable images
+
+
+def _spoil(columns: Columns, *rows: int) -> None:
+    for row in rows:
+        columns.path(row).write_bytes(columns.path(row).read_bytes()[:300])
+
+
+def test_an_unreadable_image_is_replaced_by_the_next_and_named(columns: Columns) -> None:
+    whole = _train(columns, 5)
+    _spoil(columns, 4, 9)
+    columns.path(5).unlink()
+    damaged = _train(columns, 5)
+    for before, after in zip(whole, damaged, strict=True):
+        stands_in = {4: 6, 5: 6, 9: 0}
+        assert after.indices.tolist() == [stands_in.get(i, i) for i in before.indices.tolist()]
+        names = [
+            n for i in before.indices.tolist() for n in {4: ["4.jpg", "5.jpg"], 5: ["5.jpg"], 9: ["9.jpg"]}.get(i, [])
+        ]
+        assert list(after.unreadable) == names
+        kept = torch.tensor([i not in stands_in for i in before.indices.tolist()])
+        assert torch.equal(before.images[kept], after.images[kept])
+    assert _all_same(_train(columns, 5, workers=2), damaged)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_no_readable_image_at_all_is_one_clear_line(columns: Columns, workers: int) -> None:
+    _spoil(columns, *range(10))
+    for load in (lambda: _train(columns, 1, workers=workers), lambda: _evaluate(columns, workers=workers)):
+        with pytest.raises(DataError, match="none of its 10 images") as caught:
+            load()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size_hw", [(60, 40), (41, 60), (40, 61)])
+def test_an_image_of_another_size_than_the_file_says_is_not_trusted(tmp_path: Path, size_hw: tuple[int, int]) -> None:
+    columns = coco.read(*make.dataset(tmp_path, 3))
+    make.picture(columns.path(0), size_hw)
+    batch = _evaluate(columns)[0]
+    assert batch.unreadable == ("0.jpg",)
+    assert batch.indices.tolist() == [1, 2]
+
+
+# Evaluation batches
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_evaluation_shows_every_image_once_in_order(columns: Columns, workers: int) -> None:
+    batches = _evaluate(columns, workers=workers)
+    assert [len(batch.images) for batch in batches] == [4, 4, 2]
+    assert torch.cat([batch.indices for batch in batches]).tolist() == list(range(10))
+    row = 0
+    for batch in batches:
+        assert len(batch.placements) == len(batch.images)
+        for k, placement in enumerate(batch.placements):
+            image = read_image(columns.path(row))
+            assert placement == letterbox.fit(image.shape[:2], PREPROCESS.canvas_hw)
+            boxes = torch.from_numpy(columns.boxes[columns.objects(row)])
+            assert torch.equal(batch.targets.boxes[k, : len(boxes)], letterbox.boxes_to_canvas(boxes, placement))
+            assert batch.targets.is_object[k].sum() == len(boxes)
+            row += 1
+
+
+def test_evaluation_leaves_out_and_names_what_it_cannot_read(columns: Columns) -> None:
+    whole = _evaluate(columns)
+    _spoil(columns, 0, 1, 2, 3, 6, 8, 9)
+    batches = _evaluate(columns)
+    assert [batch.indices.tolist() for batch in batches] == [[4, 5, 7]]
+    assert batches[0].unreadable == ("0.jpg", "1.jpg", "2.jpg", "3.jpg", "6.jpg", "8.jpg", "9.jpg")
+    assert torch.equal(batches[0].images, whole[1].images[[0, 1, 3]])
+    assert len(batches[0].placements) == 3
+
+
+def test_evaluation_never_gives_an_empty_batch(columns: Columns) -> None:
+    _spoil(columns, 4, 5, 6, 7)
+    batches = _evaluate(columns)
+    assert [batch.indices.tolist() for batch in batches] == [[0, 1, 2, 3], [8, 9]]
+    assert [len(batch.unreadable) for batch in batches] == [0, 4]
+
+
+# Processes
+
+
+def _children() -> int:
+    return len(multiprocessing.active_children())
+
+
+def test_abandoned_loaders_leave_no_process_behind(columns: Columns) -> None:
+    before = _children()
+    batches: Iterator[Batch] = loader.training_loader(columns, PREPROCESS, _config(workers=2))
+    next(batches)
+    assert _children() == before + 2
+    start = time.monotonic()
+    del batches
+    gc.collect()
+    assert _children() == before
+    assert time.monotonic() - start < 5
+
+
+def test_files_stay_as_they_are(columns: Columns) -> None:
+    folder = columns.annotations.parent
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    _train(columns, 3)
+    _evaluate(columns)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_small_machines_keep_their_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cpus, workers in ((1, 0), (2, 0), (3, 2), (4, 3), (64, 8)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cpus=cpus: set(range(cpus)), raising=False)
+        assert loader.default_workers() == workers

@@ -1,0 +1,52 @@
+"""Schedules are pure maps from time to state."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detector.config import LengthConfig, OptimConfig
+from detector.train import schedule
+
+OPTIM = OptimConfig(warmup_steps=10, final_lr_factor=0.01)
+
+
+def test_epochs_become_steps() -> None:
+    plan = schedule.plan(LengthConfig(epochs=3), num_images=10, batch_size=4)
+    assert plan.steps == 8  # 30 images in batches of 4
+    assert plan.progress(4, elapsed=1e9) == 0.5
+
+
+def test_minutes_follow_the_clock_alone() -> None:
+    plan = schedule.plan(LengthConfig(minutes=2), num_images=10, batch_size=4)
+    assert plan.progress(10**6, elapsed=30.0) == 0.25
+    assert plan.progress(0, elapsed=500.0) == 1.0
+
+
+@pytest.mark.parametrize(("minutes", "expected"), [(0.1, 1), (4, 2), (20, 10), (600, 10)])
+def test_a_short_run_is_scored_seldom(minutes: float, expected: int) -> None:
+    assert schedule.plan(LengthConfig(minutes=minutes), num_images=1, batch_size=1).evaluations == expected
+
+
+def test_scorings_are_evenly_spread() -> None:
+    plan = schedule.plan(LengthConfig(steps=100, evaluations=4), num_images=8, batch_size=8)
+    due = [plan.evaluations_due(plan.progress(step, 0.0)) for step in range(101)]
+    assert [due.index(k) for k in (1, 2, 3, 4)] == [25, 50, 75, 100]
+
+
+def test_warm_up_then_cosine() -> None:
+    assert schedule.lr_factor(0, 0.0, OPTIM) == pytest.approx(0.1)
+    assert schedule.lr_factor(9, 0.0, OPTIM) == pytest.approx(1.0)
+    assert schedule.lr_factor(500, 0.5, OPTIM) == pytest.approx(0.505)
+    assert schedule.lr_factor(1000, 1.0, OPTIM) == pytest.approx(0.01)
+
+
+@given(st.integers(0, 10**6), st.floats(0, 1))
+def test_the_factor_stays_between_its_ends(step: int, progress: float) -> None:
+    factor = schedule.lr_factor(step, progress, OPTIM)
+    assert 0.01 * 0.1 <= factor <= 1.0
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_after_warm_up_the_rate_only_falls(a: float, b: float) -> None:
+    early, late = sorted((a, b))
+    assert schedule.lr_factor(100, early, OPTIM) >= schedule.lr_factor(100, late, OPTIM)
