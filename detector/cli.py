@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         case "predict":
             return predict(rest)
         case "-h" | "--help":
-            sys.stdout.write(HELP)
+            with _reader_may_leave():
+                sys.stdout.write(HELP)
             return 0
         case "":
             sys.stderr.write(HELP)
@@ -186,23 +187,30 @@ def _predict(options: forms.Predict) -> Answer:
             "num_detections": outcome.num_detections,
             "unreadable": list(outcome.unreadable),
         },
-        warnings=tuple(f"{name}: could not be read and was left out" for name in outcome.unreadable),
+        warnings=tuple(f"left out: {reason}" for reason in outcome.unreadable),
     )
 
 
 def _door(
     parse: Callable[[Sequence[str]], Options], command: Callable[[Options], Answer], argv: Sequence[str] | None
 ) -> int:
+    with _reader_may_leave():
+        options = parse(sys.argv[1:] if argv is None else argv)
+        return _run(lambda: command(options), as_json=options.as_json, debug=options.debug)
+    return DetectorError.exit_code
+
+
+@contextlib.contextmanager
+def _reader_may_leave() -> Generator[None]:
+    """End without a traceback when `head` or another reader of our output has seen enough."""
     try:
         try:
-            options = parse(sys.argv[1:] if argv is None else argv)
-            return _run(lambda: command(options), as_json=options.as_json, debug=options.debug)
+            yield
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of our output, such as `head`, has seen enough. Python flushes once more at its end.
+        # Python flushes once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DetectorError.exit_code
 
 
 def _run(command: Callable[[], Answer], *, as_json: bool, debug: bool) -> int:

@@ -22,6 +22,23 @@ def _require(condition: bool, key: str, rule: str, value: object) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CropConfig:
+    """A first part of training on cut-outs: objects keep their size, and the same time gives more steps."""
+
+    share: float = 0.0
+    """Of the run; 0 trains on whole images from the start."""
+    size: float = 0.5
+    """Sides of the cut-out, relative to the canvas."""
+    batch_factor: int = 2
+    """Cut-outs in a batch for each image that a batch has later."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.share <= 1, "data.crops.share", "between 0 and 1", self.share)
+        _require(0 < self.size <= 1, "data.crops.size", "above 0 and at most 1", self.size)
+        _require(self.batch_factor >= 1, "data.crops.batch_factor", ">= 1", self.batch_factor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
     """What the network is shown."""
 
@@ -30,6 +47,7 @@ class DataConfig:
     batch_size: int = 16
     workers: int | None = None
     """Loader processes; null chooses for the machine. The batches are the same for any number."""
+    crops: CropConfig = CropConfig()
 
     def __post_init__(self) -> None:
         _require(64 <= self.image_size <= 4096, "data.image_size", "between 64 and 4096", self.image_size)

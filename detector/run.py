@@ -117,8 +117,9 @@ def train(data: DataPaths, config: RunConfig, *, out: Path | None, init: str, de
         _introduce(record, columns, val_columns, trained, loaded, target)
         outcome = engine.fit(
             model,
-            loader.training_loader(columns, preprocess, config, pin=target.type == "cuda"),
+            lambda shapes: loader.training_loader(columns, preprocess, config, shapes, pin=target.type == "cuda"),
             config=config,
+            canvas_hw=preprocess.canvas_hw,
             num_images=len(columns),
             hooks=hooks,
             record=record,

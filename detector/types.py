@@ -59,6 +59,14 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BatchShape:
+    """How many images the loader is to stack, and how large a part of the canvas each shows."""
+
+    size: int
+    window_hw: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One image with its objects, on its way through augmentation."""
 

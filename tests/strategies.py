@@ -56,7 +56,7 @@ def padded_targets(
 ) -> Targets:
     """Targets whose rows are objects, crowd regions and padding in any order; M may be 0.
 
-    Padding holds rubbish, which nothing may read.
+    Padding holds a plausible box and a wrong label, which nothing may read.
     """
     batch, rows = draw(st.integers(1, max_images)), draw(st.integers(0, max_rows))
     kinds = ["object", "padding", "crowd"] if crowds else ["object", "padding"]
@@ -64,7 +64,7 @@ def padded_targets(
     boxes = draw(valid_boxes(min_count=batch * rows, max_count=batch * rows))
     labels = draw(st.lists(st.integers(0, num_classes - 1), min_size=batch * rows, max_size=batch * rows))
     is_padding = torch.tensor([k == "padding" for k in kind], dtype=torch.bool)
-    rubbish = torch.tensor([-3.0, 1e4, -1e4, 7.0])
+    rubbish = torch.tensor([10.0, 20.0, 90.0, 70.0])
     return Targets(
         boxes=torch.where(is_padding[:, None], rubbish, boxes).reshape(batch, rows, 4),
         labels=torch.where(is_padding, -1, torch.tensor(labels, dtype=torch.int64)).reshape(batch, rows),

@@ -33,7 +33,10 @@ class Window:
 
 
 class Augmenter:
-    """Zoom, cut and place; flip; jitter colours."""
+    """Zoom, cut and place; flip; jitter colours.
+
+    Zoom is relative to the fit on `canvas_hw`, whatever part of the canvas is shown.
+    """
 
     def __init__(self, config: AugmentConfig, canvas_hw: tuple[int, int], padding: int) -> None:
         self._config = config
@@ -41,21 +44,23 @@ class Augmenter:
         self._padding = padding
         self._pipeline = _pipeline(config)
 
-    def __call__(self, sample: Sample, rng_key: Key) -> Sample:
-        """The sample on the canvas.
+    def __call__(self, sample: Sample, rng_key: Key, window_hw: tuple[int, int] | None = None) -> Sample:
+        """The sample on the canvas, or on a part of it of the size `window_hw`.
 
         Objects of which less than `min_visibility` is left become regions to ignore; what is left smaller than a pixel
         is gone.
         """
         seed, epoch, index = rng_key
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(1, epoch, index))))
-        window = draw_window(rng, self._config, _size_hw(sample), self._canvas_hw)
+        shown_hw = self._canvas_hw if window_hw is None else window_hw
+        fitted = letterbox.fit(_size_hw(sample), self._canvas_hw).scale
+        window = draw_window(rng, self._config, _size_hw(sample), shown_hw, fitted)
         cut = cut_out(sample, window, self._config.min_visibility)
         changed = self._flip_and_jitter(cut, seed=int(rng.integers(2**32)))
         top, left = window.top_left
         shift = np.array([left, top, left, top], np.float32)
         return Sample(
-            image=paste(changed.image, self._canvas_hw, window.top_left, self._padding),
+            image=paste(changed.image, shown_hw, window.top_left, self._padding),
             boxes=changed.boxes + shift,
             labels=changed.labels,
             is_crowd=changed.is_crowd,
@@ -74,14 +79,16 @@ class Augmenter:
 
 
 def draw_window(
-    rng: np.random.Generator, config: AugmentConfig, size_hw: tuple[int, int], canvas_hw: tuple[int, int]
+    rng: np.random.Generator, config: AugmentConfig, size_hw: tuple[int, int], shown_hw: tuple[int, int], scale: float
 ) -> Window:
-    """Zoom and aspect are uniform in their logarithm, the place is uniform."""
-    zoom = _log_uniform(rng, config.scale)
+    """What of an image is shown in `shown_hw` pixels, at a random zoom around `scale`.
+
+    Zoom and aspect are uniform in their logarithm, the place is uniform.
+    """
+    scale *= _log_uniform(rng, config.scale)
     stretch = math.sqrt(_log_uniform(rng, config.aspect))
-    fitted = letterbox.fit(size_hw, canvas_hw).scale * zoom
-    top, bottom, height, y = _span(rng, size_hw[0], canvas_hw[0], fitted / stretch)
-    left, right, width, x = _span(rng, size_hw[1], canvas_hw[1], fitted * stretch)
+    top, bottom, height, y = _span(rng, size_hw[0], shown_hw[0], scale / stretch)
+    left, right, width, x = _span(rng, size_hw[1], shown_hw[1], scale * stretch)
     return Window(source=(left, top, right, bottom), size_hw=(height, width), top_left=(y, x))
 
 

@@ -20,10 +20,11 @@ class Item:
     unreadable: tuple[str, ...] = ()
 
 
-def collate(items: Sequence[Item], canvas_hw: tuple[int, int]) -> Batch:
+def collate(items: Sequence[Item]) -> Batch:
     """Stack; items without a sample leave only their names behind, so a batch may be smaller, even empty."""
     present = [(item, item.sample) for item in items if item.sample is not None]
-    images = np.zeros((len(present), *canvas_hw, 3), np.uint8)
+    shape = present[0][1].image.shape if present else (0, 0, 3)
+    images = np.zeros((len(present), *shape), np.uint8)
     for image, (_, sample) in zip(images, present, strict=True):
         image[:] = sample.image
     return Batch(

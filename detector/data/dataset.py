@@ -13,27 +13,29 @@ from detector.errors import DataError
 from detector.geometry import letterbox
 from detector.types import Placement, Preprocess, Sample
 
+Key = tuple[int, int, tuple[int, int]]
+"""(epoch, index, height and width of the part of the canvas that is shown)"""
+
 # An exception that crosses from a loader process comes out wrapped in a traceback; as a value it stays one line.
 Outcome = Item | DataError
 
 
 class TrainingSet(Dataset[Outcome]):
-    """Augmented images, by (epoch, index).
+    """Augmented images, by key.
 
     Instead of an image that cannot be read comes the next one that can, in the order of the file.
     """
 
     def __init__(self, columns: Columns, preprocess: Preprocess, config: AugmentConfig, seed: int) -> None:
         self._columns = columns
-        self._canvas_hw = preprocess.canvas_hw
         self._seed = seed
         self._augment = Augmenter(config, preprocess.canvas_hw, preprocess.padding)
 
     def __len__(self) -> int:
         return len(self._columns)
 
-    def __getitem__(self, key: tuple[int, int]) -> Outcome:
-        epoch, wanted = key
+    def __getitem__(self, key: Key) -> Outcome:
+        epoch, wanted, window_hw = key
         unreadable: list[str] = []
         reason = ""
         for step in range(len(self)):
@@ -45,9 +47,9 @@ class TrainingSet(Dataset[Outcome]):
                 reason = str(error)
                 continue
             return Item(
-                sample=self._augment(sample, (self._seed, epoch, wanted)),
+                sample=self._augment(sample, (self._seed, epoch, wanted), window_hw),
                 index=index,
-                placement=Placement(scale=1.0, original_hw=self._canvas_hw),
+                placement=Placement(scale=1.0, original_hw=window_hw),
                 unreadable=tuple(unreadable),
             )
         return DataError(f"{self._columns.annotations}: none of its {len(self)} images can be read; the last: {reason}")

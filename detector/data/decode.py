@@ -118,7 +118,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _fast_jpeg(image: Image.Image, data: bytes) -> Pixels | None:
-    """OpenCV decodes a JPEG in half of Pillow's time to the same pixels, but says nothing when the file was cut."""
+    """OpenCV needs two thirds of Pillow's time for the same pixels, but version 4 says nothing of a cut file."""
     if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
         return None
     if data[-2:] != _END_OF_JPEG and not data[-64:].rstrip(b"\0\r\n ").endswith(_END_OF_JPEG):

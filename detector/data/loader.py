@@ -1,11 +1,14 @@
 """Batches for training and for scoring, the same for any number of loader processes."""
 
+import logging
 import os
+import shutil
 import signal
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,25 +18,41 @@ from torch.utils.data import DataLoader, Dataset
 from detector.config import DataConfig, RunConfig
 from detector.data.batch import Item, collate
 from detector.data.columns import Columns
-from detector.data.dataset import EvaluationSet, Outcome, TrainingSet
+from detector.data.dataset import EvaluationSet, Key, Outcome, TrainingSet
 from detector.errors import DataError
-from detector.types import Batch, Preprocess
+from detector.types import Batch, BatchShape, Preprocess
 
-Key = tuple[int, int]
-"""(epoch, index)"""
+_log = logging.getLogger(__name__)
+_SHARED_MEMORY = Path("/dev/shm")
+_BATCHES_IN_FLIGHT = 3  # of one process: two prefetched, one in the hands of the trainer
 
 
 def training_loader(
-    columns: Columns, preprocess: Preprocess, config: RunConfig, *, start_step: int = 0, pin: bool = False
+    columns: Columns,
+    preprocess: Preprocess,
+    config: RunConfig,
+    shapes: Iterable[BatchShape],
+    *,
+    first: int = 0,
+    pin: bool = False,
 ) -> Iterator[Batch]:
-    """Endless augmented batches; the first is the one of step `start_step`, whatever came before.
+    """Augmented batches of the given shapes, as many as there are shapes.
+
+    Args:
+        columns: The training split.
+        preprocess: The whole canvas.
+        config: Augmentation, seed, loader processes.
+        shapes: Asked for the next one as a batch is begun, some batches ahead of what is returned.
+        first: Images that earlier batches held, where a run goes on.
+        pin: Copy to page-locked memory.
 
     Raises:
         DataError: no image of the data set can be read.
     """
     dataset = TrainingSet(columns, preprocess, config.augment, config.seed)
-    keys = stream(config.seed, len(columns), config.data.batch_size, start_step)
-    return _batches(dataset, keys, preprocess.canvas_hw, workers=num_workers(config.data), pin=pin)
+    keys = stream(config.seed, len(columns), shapes, first)
+    workers = affordable_workers(num_workers(config.data), config.data.batch_size, preprocess.canvas_hw)
+    return _batches(dataset, keys, workers=workers, pin=pin)
 
 
 def evaluation_loader(
@@ -46,9 +65,10 @@ def evaluation_loader(
     """
     rows = list(range(len(columns)))
     keys = (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
+    workers = affordable_workers(workers, batch_size, preprocess.canvas_hw)
     held: Batch | None = None
     names: tuple[str, ...] = ()
-    for batch in _batches(EvaluationSet(columns, preprocess), keys, preprocess.canvas_hw, workers=workers, pin=pin):
+    for batch in _batches(EvaluationSet(columns, preprocess), keys, workers=workers, pin=pin):
         names += batch.unreadable
         if len(batch.images) == 0:
             continue
@@ -61,23 +81,21 @@ def evaluation_loader(
     yield replace(held, unreadable=held.unreadable + names)
 
 
-def stream(seed: int, num_images: int, batch_size: int, start_step: int) -> Iterator[list[Key]]:
-    """The batches of all epochs from a step on: seeded permutations one after another, without a gap.
+def stream(seed: int, num_images: int, shapes: Iterable[BatchShape], first: int) -> Iterator[list[Key]]:
+    """The keys of each batch: seeded permutations one after another without a gap, cut into batches.
 
-    Batch s holds positions s * batch_size and following of that endless row, so a batch may straddle epochs, and to
-    resume needs the step alone.
+    A batch may straddle two epochs, and to resume needs only how many images were taken before.
     """
-    position = start_step * batch_size
-    epoch, offset = divmod(position, num_images)
+    epoch, offset = divmod(first, num_images)
     order = _permutation(seed, epoch, num_images)
-    while True:
+    for shape in shapes:
         keys: list[Key] = []
-        while len(keys) < batch_size:
+        while len(keys) < shape.size:
             if offset == num_images:
                 epoch, offset = epoch + 1, 0
                 order = _permutation(seed, epoch, num_images)
-            taken = order[offset : offset + batch_size - len(keys)]
-            keys += [(epoch, index) for index in taken.tolist()]
+            taken = order[offset : offset + shape.size - len(keys)]
+            keys += [(epoch, index, shape.window_hw) for index in taken.tolist()]
             offset += len(taken)
         yield keys
 
@@ -90,11 +108,23 @@ def _permutation(seed: int, epoch: int, num_images: int) -> np.ndarray[tuple[int
 
 
 def num_workers(config: DataConfig) -> int:
-    """Loader processes that were asked for, or fit this machine: none where they would take the trainer's only cores."""
+    """Loader processes as set, or for this machine: none where they would take the trainer's only cores."""
     if config.workers is not None:
         return config.workers
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 0 if cpus <= 2 else min(8, cpus - 1)
+
+
+def affordable_workers(workers: int, batch_size: int, canvas_hw: tuple[int, int]) -> int:
+    """As many of the processes as shared memory has room for: a container often has 64 MB, and overflow kills them."""
+    if workers == 0 or not _SHARED_MEMORY.is_dir():
+        return workers
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    room = free // (_BATCHES_IN_FLIGHT * batch_size * 3 * canvas_hw[0] * canvas_hw[1])
+    if room < workers:
+        what = f"{room} loader processes instead of {workers}: {_SHARED_MEMORY} has only {free >> 20} MB free"
+        _log.warning("%s; in a container, raise --shm-size", what)
+    return min(room, workers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +138,16 @@ class _Parcel:
         return _Parcel(self.content if isinstance(self.content, DataError) else self.content.pin())
 
 
-@dataclass(frozen=True, slots=True)
-class _Collate:
-    canvas_hw: tuple[int, int]
-
-    def __call__(self, outcomes: Sequence[Outcome]) -> _Parcel:
-        for outcome in outcomes:
-            if isinstance(outcome, DataError):
-                return _Parcel(outcome)
-        return _Parcel(collate([item for item in outcomes if isinstance(item, Item)], self.canvas_hw))
+def _collate(outcomes: Sequence[Outcome]) -> _Parcel:
+    for outcome in outcomes:
+        if isinstance(outcome, DataError):
+            return _Parcel(outcome)
+    return _Parcel(collate([item for item in outcomes if isinstance(item, Item)]))
 
 
 def _batches(
     dataset: Dataset[Outcome],
     keys: Iterable[list[Key]] | Iterable[list[int]],
-    canvas_hw: tuple[int, int],
     *,
     workers: int,
     pin: bool,
@@ -136,7 +161,7 @@ def _batches(
             DataLoader(
                 dataset,
                 batch_sampler=keys,
-                collate_fn=_Collate(canvas_hw),
+                collate_fn=_collate,
                 num_workers=workers,
                 pin_memory=pin,
                 worker_init_fn=_start_worker if workers else None,

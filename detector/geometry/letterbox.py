@@ -24,6 +24,12 @@ def choose_canvas(sizes_hw: Integer[np.ndarray, "i 2"], image_size: int, multipl
     return _round_up(height, multiple), _round_up(width, multiple)
 
 
+def shrink(canvas_hw: tuple[int, int], factor: float, multiple: int = 16) -> tuple[int, int]:
+    """Part of a canvas, both sides rounded up to `multiple`, never larger than the canvas."""
+    height, width = (min(side, _round_up(side * factor, multiple)) for side in canvas_hw)
+    return height, width
+
+
 def fit(original_hw: tuple[int, int], canvas_hw: tuple[int, int]) -> Placement:
     """The largest scale at which the whole image lies on the canvas."""
     height, width = original_hw

@@ -15,7 +15,7 @@ def keep_best(
     """Indices of the boxes that no better box of their own group overlaps by more than the threshold, best first.
 
     Of equal scores the earlier box is the better one. The result is that of a loop over the groups, bit for bit: the
-    groups are laid side by side on a float64 axis, where they cannot meet. Any integers may name the groups.
+    groups are laid side by side on a float64 axis, where they touch at most. Any integers may name the groups.
 
     Args:
         boxes: xyxy, finite, x1 >= x0 and y1 >= y0, of the size of an image. A box without area overlaps nothing.
@@ -26,7 +26,7 @@ def keep_best(
     if len(boxes) == 0:
         return torch.zeros(0, dtype=torch.int64, device=boxes.device)
     snapped = (boxes.double() / _GRID).round() * _GRID
-    span = (snapped.max() - snapped.min()).ceil() + 1
+    span = snapped.max() - snapped.min()
     offsets = _dense_ranks(groups) * span
     shift = torch.stack((offsets, torch.zeros_like(offsets)), dim=-1).repeat(1, 2)
     return nms(snapped + shift, scores.double(), iou_threshold)

@@ -5,8 +5,8 @@ from typing import Final
 
 Colour = tuple[int, int, int]
 
-# Okabe and Ito 2008, without black and ordered so that the first few differ most in lightness as well.
-_OKABE_ITO: Final[tuple[Colour, ...]] = (
+_TABLE: Final[tuple[Colour, ...]] = (
+    # Okabe and Ito 2008, without black; blue and orange, the first two, differ most.
     (0, 114, 178),  # blue
     (230, 159, 0),  # orange
     (0, 158, 115),  # green
@@ -14,17 +14,30 @@ _OKABE_ITO: Final[tuple[Colour, ...]] = (
     (86, 180, 233),  # sky blue
     (204, 121, 167),  # purple
     (240, 228, 66),  # yellow
+    # One after another the colour that lies furthest, in CIELAB, from all before it, in the worst of three sights:
+    # normal, protanopia and deuteranopia (Machado et al. 2009).
+    (0, 0, 255),
+    (119, 0, 0),
+    (153, 255, 170),
+    (102, 17, 68),
+    (51, 34, 170),
+    (102, 119, 255),
+    (119, 255, 255),
+    (85, 187, 102),
+    (0, 51, 119),
+    (136, 221, 187),
+    (204, 238, 119),
+    (119, 34, 51),
+    (170, 68, 34),
 )
-_GOLDEN: Final = 0.6180339887498949
-_LIGHTNESS: Final = (0.35, 0.75, 0.55)
+_GOLDEN: Final = 0.6180339887498949  # of a turn: successive hues spread evenly, however many there are
 
 
 def of_label(label: int) -> Colour:
-    """RGB that depends on the label alone. Past the seventh class hues repeat nearly, with other lightness."""
-    if label < len(_OKABE_ITO):
-        return _OKABE_ITO[label]
-    step = label - len(_OKABE_ITO)
-    red, green, blue = colorsys.hls_to_rgb(step * _GOLDEN % 1, _LIGHTNESS[step % len(_LIGHTNESS)], 0.7)
+    """RGB that depends on the label alone. Past the table only neighbours are sure to differ clearly."""
+    if label < len(_TABLE):
+        return _TABLE[label]
+    red, green, blue = colorsys.hls_to_rgb((label - len(_TABLE)) * _GOLDEN % 1, 0.5, 0.7)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 

@@ -46,8 +46,8 @@ def draw(image: NDArray[np.uint8], found: Detections) -> NDArray[np.uint8]:
     Labels never leave the picture nor cover one another, and avoid small objects. A box with no good place beside it
     stays without label; its colour still tells the class.
     """
-    picture = Image.fromarray(image).copy()
-    pen = ImageDraw.Draw(picture)
+    picture = Image.fromarray(image)
+    pen = ImageDraw.Draw(picture)  # this copies the pixels, which are the caller's
     size = picture.size
     labels = cast("list[int]", found.labels.tolist())
     corners = cast("list[list[float]]", found.boxes.tolist())

@@ -35,8 +35,7 @@ def _loss(wanted: str, shown: str) -> int:
 
 def _drawable(text: str) -> str:
     """One line without control characters or half surrogates, which FreeType refuses."""
-    whole = text.encode("utf-8", "replace").decode()
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in whole).split())
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
 
 
 def _known(text: str, font: Font) -> str:

@@ -108,7 +108,7 @@ def _pixels(image: Any) -> NDArray[np.uint8]:
         raise DataError(f"an image array must be [h, w, 3] in RGB order and not empty, got shape {array.shape}")
     if array.dtype != np.uint8:
         raise DataError(f"an image array must be uint8 with values 0 to 255, got {array.dtype}; scale and convert it")
-    return np.ascontiguousarray(array)
+    return array
 
 
 def _at_least(found: Detections, score: float) -> Detections:

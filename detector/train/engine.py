@@ -1,5 +1,6 @@
 """The training loop."""
 
+import itertools
 import math
 import signal
 import threading
@@ -20,7 +21,7 @@ from detector.train import optim, schedule
 from detector.train.ema import AveragedModel
 from detector.train.objective import Objective
 from detector.train.record import EvaluationMetrics, Record, StepMetrics
-from detector.types import Batch, Losses
+from detector.types import Batch, BatchShape, Losses
 
 SECONDS_BETWEEN_RECORDS = 2.0
 
@@ -57,9 +58,10 @@ class Outcome:
 
 def fit(
     model: DetectionModel,
-    batches: Iterator[Batch],
+    open_batches: Callable[[Iterator[BatchShape]], Iterator[Batch]],
     *,
     config: RunConfig,
+    canvas_hw: tuple[int, int],
     num_images: int,
     hooks: Hooks,
     record: Record,
@@ -67,6 +69,15 @@ def fit(
     """Train `model` in place on its device until the configured length is reached or Ctrl-C is pressed.
 
     The averaged weights, where averaging is on, are what is scored and kept.
+
+    Args:
+        model: To be trained.
+        open_batches: Starts the loader; it is told the shape of each batch as it asks for it.
+        config: All settings.
+        canvas_hw: The whole canvas.
+        num_images: Of the training split, for counting epochs.
+        hooks: Called back.
+        record: Where progress goes.
 
     Raises:
         DetectorError: the loss is no longer finite.
@@ -76,20 +87,28 @@ def fit(
     optimizer = optim.build(model, config.optim)
     average = AveragedModel(model, width=config.optim.ema_width) if config.optim.ema_width else None
     kept = average.model if average else model
-    plan = schedule.plan(config.length, num_images=num_images, batch_size=config.data.batch_size)
+    plan = schedule.plan(config.length, config.data, num_images=num_images)
     keeper = _Keeper(hooks, record)
-    meter = _Meter(record, epoch_steps=num_images / config.data.batch_size)
+    meter = _Meter(record, num_images=num_images)
     unreadable: dict[str, None] = {}
     start = time.monotonic()
     step = 0
     model.train()
+
+    def shapes() -> Iterator[BatchShape]:
+        # Counts for itself: loader processes ask ahead of the step that is being trained.
+        for asked in itertools.count():
+            yield schedule.batch_shape(plan.progress(asked, time.monotonic() - start), config.data, canvas_hw)
+
+    batches = open_batches(shapes())
     with _stop_on_interrupt() as stop:
         while True:
             progress = plan.progress(step, time.monotonic() - start)
             if progress >= 1 or stop.is_set():
                 break
             if plan.evaluations_due(progress) > keeper.evaluations:
-                keeper.evaluate(kept, step, meter.epoch(step), time.monotonic() - start)
+                with meter.paused():
+                    keeper.evaluate(kept, step, meter.epochs, time.monotonic() - start)
 
             batch = next(batches).to(device)
             factor = schedule.lr_factor(step, progress, config.optim)
@@ -110,7 +129,7 @@ def fit(
             record.say(f"interrupted at step {step}: the weights of this step are kept")
             keeper.keep_unscored(kept)
         else:
-            keeper.evaluate(kept, step, meter.epoch(step), seconds)
+            keeper.evaluate(kept, step, meter.epochs, seconds)
     return Outcome(
         steps=step, seconds=seconds, best=keeper.best, interrupted=interrupted, unreadable=tuple(unreadable)
     )
@@ -166,22 +185,33 @@ class _Keeper:
 class _Meter:
     """Averages losses on the device and reads them only when a record is due, so that no step waits for a number."""
 
-    def __init__(self, record: Record, *, epoch_steps: float) -> None:
+    def __init__(self, record: Record, *, num_images: int) -> None:
         self._record = record
-        self._epoch_steps = epoch_steps
+        self._num_images = num_images
+        self._images_seen = 0
         self._start = self._since = time.monotonic()
         self._sums: Tensor | None = None
         self._steps = 0
         self._images = 0
 
-    def epoch(self, step: int) -> float:
-        return step / self._epoch_steps
+    @property
+    def epochs(self) -> float:
+        """Times the data set was gone through."""
+        return self._images_seen / self._num_images
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave a span of time out of images/s."""
+        start = time.monotonic()
+        yield
+        self._since += time.monotonic() - start
 
     def add(self, losses: Losses, *, num_images: int) -> None:
         row = torch.stack([losses.classification.detach(), (losses.smooth_l1 + losses.giou).detach()])
         self._sums = row if self._sums is None else self._sums + row
         self._steps += 1
         self._images += num_images
+        self._images_seen += num_images
 
     def show_if_due(self, step: int, progress: float, lr: float) -> None:
         if step == 1 or time.monotonic() - self._since >= SECONDS_BETWEEN_RECORDS:
@@ -201,7 +231,7 @@ class _Meter:
         self._record.step(
             StepMetrics(
                 step=step,
-                epoch=self.epoch(step),
+                epoch=self.epochs,
                 classification_loss=classification,
                 box_loss=box,
                 lr=lr,

@@ -3,7 +3,9 @@
 import math
 from dataclasses import dataclass
 
-from detector.config import LengthConfig, OptimConfig
+from detector.config import DataConfig, LengthConfig, OptimConfig
+from detector.geometry import letterbox
+from detector.types import BatchShape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +31,8 @@ class Plan:
 SECONDS_PER_EVALUATION = 120.0  # a run limited by time spends it on training: at most one scoring in so long
 
 
-def plan(length: LengthConfig, *, num_images: int, batch_size: int) -> Plan:
-    """Turn epochs, steps or minutes into a plan."""
+def plan(length: LengthConfig, data: DataConfig, *, num_images: int) -> Plan:
+    """Turn epochs, steps or minutes into a plan. An epoch is as many images as the data set has, cut-outs included."""
     if length.minutes is not None:
         seconds = 60.0 * length.minutes
         evaluations = min(length.evaluations, max(1, int(seconds / SECONDS_PER_EVALUATION)))
@@ -38,8 +40,20 @@ def plan(length: LengthConfig, *, num_images: int, batch_size: int) -> Plan:
     steps = length.steps
     if steps is None:
         assert length.epochs is not None
-        steps = max(1, math.ceil(length.epochs * num_images / batch_size))
+        crops = data.crops
+        images_per_step = data.batch_size * (1 + crops.share * (crops.batch_factor - 1))
+        steps = max(1, math.ceil(length.epochs * num_images / images_per_step))
     return Plan(steps=steps, seconds=None, evaluations=min(length.evaluations, steps))
+
+
+def batch_shape(progress: float, data: DataConfig, canvas_hw: tuple[int, int]) -> BatchShape:
+    """Cut-outs in the first part of the run, whole canvases after it."""
+    crops = data.crops
+    if progress < crops.share:
+        return BatchShape(
+            size=data.batch_size * crops.batch_factor, window_hw=letterbox.shrink(canvas_hw, crops.size)
+        )
+    return BatchShape(size=data.batch_size, window_hw=canvas_hw)
 
 
 def lr_factor(step: int, progress: float, config: OptimConfig) -> float:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from detector.config import AugmentConfig
 from detector.data.augment import Augmenter, Window, cut_out, draw_window
+from detector.geometry import letterbox
 from detector.types import Sample
 from tests.unit.data import make
 
@@ -120,7 +121,7 @@ def test_colours_change_and_boxes_do_not() -> None:
 def test_zoom_and_aspect_stay_in_their_ranges_and_fill_them() -> None:
     config = AugmentConfig(scale=(0.5, 0.9), aspect=(0.9, 1.1))
     rng = np.random.default_rng(0)
-    windows = [draw_window(rng, config, (96, 128), CANVAS) for _ in range(400)]
+    windows = [draw_window(rng, config, (96, 128), CANVAS, 1.0) for _ in range(400)]
     sizes = np.array([window.size_hw for window in windows])
     zoom = np.sqrt(sizes.prod(axis=1) / (96 * 128))
     aspect = sizes[:, 1] / sizes[:, 0] * 96 / 128
@@ -144,7 +145,7 @@ def test_a_window_is_always_inside_image_and_canvas(
     size_hw: tuple[int, int], zoom: float, aspect: float, seed: int
 ) -> None:
     config = AugmentConfig(scale=(zoom, zoom), aspect=(aspect, aspect))
-    window = draw_window(np.random.default_rng(seed), config, size_hw, CANVAS)
+    window = draw_window(np.random.default_rng(seed), config, size_hw, CANVAS, letterbox.fit(size_hw, CANVAS).scale)
     left, top, right, bottom = window.source
     assert 0 <= left < right <= size_hw[1]
     assert 0 <= top < bottom <= size_hw[0]

@@ -229,9 +229,20 @@ def test_classes_are_aligned_by_name_to_those_of_training(tmp_path: Path) -> Non
     assert columns.labels.tolist() == [1, 0]
 
 
-def test_other_classes_than_in_training_are_shown_from_both_sides(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="only here: 'cat'; only in training: 'cow', 'dog'"):
-        _read(tmp_path, label_map=LabelMap(names=("cow", "dog"), category_ids=(1, 2)))
+@pytest.mark.parametrize(
+    ("trained", "here", "says"),
+    [
+        (("cow", "dog"), ("cat",), "only here: 'cat'; only in training: 'cow', 'dog'"),
+        (("cat", "dog"), ("cat",), "only here: none; only in training: 'dog'"),
+        (("cat",), ("cat", "dog"), "only here: 'dog'; only in training: none"),
+    ],
+)
+def test_other_classes_than_in_training_are_shown_from_both_sides(
+    tmp_path: Path, trained: tuple[str, ...], here: tuple[str, ...], says: str
+) -> None:
+    label_map = LabelMap(names=trained, category_ids=tuple(range(len(trained))))
+    with pytest.raises(DataError, match=says):
+        _read(tmp_path, label_map=label_map, categories=[{"id": i + 1, "name": name} for i, name in enumerate(here)])
 
 
 def test_a_class_without_objects_is_told(tmp_path: Path) -> None:

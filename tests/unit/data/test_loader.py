@@ -1,11 +1,13 @@
 import gc
 import multiprocessing
 import os
+import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,10 +19,11 @@ from hypothesis import strategies as st
 from detector.config import DataConfig, RunConfig
 from detector.data import coco, loader
 from detector.data.columns import Columns
+from detector.data.dataset import Key
 from detector.data.decode import read_image
 from detector.errors import DataError
 from detector.geometry import letterbox
-from detector.types import Batch, Preprocess
+from detector.types import Batch, BatchShape, Preprocess
 from tests.unit.data import make
 
 PREPROCESS = Preprocess(canvas_hw=(48, 64))
@@ -30,9 +33,15 @@ def _config(*, workers: int = 0, batch_size: int = 4, seed: int = 0) -> RunConfi
     return RunConfig(seed=seed, data=DataConfig(batch_size=batch_size, workers=workers))
 
 
-def _train(columns: Columns, count: int, *, start_step: int = 0, **config: int) -> list[Batch]:
-    batches = loader.training_loader(columns, PREPROCESS, _config(**config), start_step=start_step)
-    return list(islice(batches, count))
+def _train(columns: Columns, count: int, *, first: int = 0, batch_size: int = 4, **config: int) -> list[Batch]:
+    shapes = repeat(BatchShape(size=batch_size, window_hw=PREPROCESS.canvas_hw), count)
+    settings = _config(batch_size=batch_size, **config)
+    return list(loader.training_loader(columns, PREPROCESS, settings, shapes, first=first))
+
+
+def _keys(seed: int, num_images: int, sizes: Sequence[int], first: int = 0) -> list[list[Key]]:
+    shapes = (BatchShape(size=size, window_hw=(16, 16)) for size in sizes)
+    return list(loader.stream(seed, num_images, shapes, first))
 
 
 def _evaluate(columns: Columns, *, batch_size: int = 4, workers: int = 0) -> list[Batch]:
@@ -62,24 +71,25 @@ def columns(tmp_path: Path) -> Columns:
 @given(
     seed=st.integers(0, 2**63 - 1),
     num_images=st.integers(1, 30),
-    batch_size=st.integers(1, 70),
-    start=st.integers(0, 200),
+    sizes=st.lists(st.integers(1, 70), min_size=1, max_size=40),
+    entry=st.integers(0, 39),
 )
-def test_a_stream_can_be_entered_anywhere(seed: int, num_images: int, batch_size: int, start: int) -> None:
-    whole = list(islice(loader.stream(seed, num_images, batch_size, 0), start + 3))
-    assert list(islice(loader.stream(seed, num_images, batch_size, start), 3)) == whole[start:]
+def test_a_stream_can_be_entered_anywhere(seed: int, num_images: int, sizes: list[int], entry: int) -> None:
+    whole = _keys(seed, num_images, sizes)
+    entry = min(entry, len(sizes))
+    assert _keys(seed, num_images, sizes[entry:], first=sum(sizes[:entry])) == whole[entry:]
+    assert [len(batch) for batch in whole] == sizes
     keys = [key for batch in whole for key in batch]
-    assert {len(batch) for batch in whole} == {batch_size}
-    for epoch, expected in enumerate(range(0, len(keys) - num_images + 1, num_images)):
-        part = keys[expected : expected + num_images]
+    for epoch, start in enumerate(range(0, len(keys) - num_images + 1, num_images)):
+        part = keys[start : start + num_images]
         assert {key[0] for key in part} == {epoch}
         assert sorted(key[1] for key in part) == list(range(num_images))
 
 
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
-    orders = [tuple(next(loader.stream(seed, 50, 50, epoch))) for seed in (0, 1, 2) for epoch in (0, 1)]
-    assert len({tuple(index for _, index in order) for order in orders}) == 6
-    firsts = Counter(next(loader.stream(seed, 5, 1, 0))[0][1] for seed in range(500))
+    orders = [_keys(seed, 50, [50], first=50 * epoch)[0] for seed in (0, 1, 2) for epoch in (0, 1)]
+    assert len({tuple(index for _, index, _ in order) for order in orders}) == 6
+    firsts = Counter(_keys(seed, 5, [1])[0][0][1] for seed in range(500))
     assert min(firsts.values()) > 60  # every image is as likely to come first
 
 
@@ -102,6 +112,15 @@ def test_a_training_batch_keeps_the_contract(columns: Columns) -> None:
         assert (targets.boxes[~(targets.is_object | targets.is_crowd)] == 0).all()
 
 
+def test_a_batch_of_cut_outs_beside_one_of_whole_canvases(columns: Columns) -> None:
+    shapes = [BatchShape(size=6, window_hw=(32, 16)), BatchShape(size=2, window_hw=PREPROCESS.canvas_hw)]
+    small, whole = loader.training_loader(columns, PREPROCESS, _config(), shapes)
+    assert small.images.shape == (6, 3, 32, 16)
+    assert whole.images.shape == (2, 3, 48, 64)
+    limits = torch.tensor([16, 32, 16, 32])
+    assert (small.targets.boxes <= limits).all()
+
+
 def test_any_number_of_workers_gives_the_same_batches(columns: Columns) -> None:
     # The pool of OpenCV's threads is alive when the workers are forked, as it is after a prediction.
     cv2.resize(np.zeros((2000, 2000, 3), np.uint8), (1501, 1501))
@@ -113,8 +132,8 @@ def test_any_number_of_workers_gives_the_same_batches(columns: Columns) -> None:
 def test_a_resumed_stream_equals_the_uninterrupted_one(columns: Columns) -> None:
     whole = _train(columns, 9, batch_size=3)
     for start in (1, 3, 4, 7):
-        assert _all_same(_train(columns, 2, batch_size=3, start_step=start), whole[start : start + 2])
-    assert _all_same(_train(columns, 2, batch_size=3, start_step=4, workers=1), whole[4:6])
+        assert _all_same(_train(columns, 2, batch_size=3, first=3 * start), whole[start : start + 2])
+    assert _all_same(_train(columns, 2, batch_size=3, first=12, workers=1), whole[4:6])
 
 
 def test_epochs_and_seeds_differ_in_their_changes(columns: Columns) -> None:
@@ -122,7 +141,7 @@ def test_epochs_and_seeds_differ_in_their_changes(columns: Columns) -> None:
         pairs = [(int(i), image) for batch in batches for i, image in zip(batch.indices, batch.images, strict=True)]
         return {index: image.numpy().tobytes() for index, image in pairs}
 
-    first, second = pictures(_train(columns, 2, batch_size=5)), pictures(_train(columns, 2, batch_size=5, start_step=2))
+    first, second = pictures(_train(columns, 2, batch_size=5)), pictures(_train(columns, 2, batch_size=5, first=10))
     other = pictures(_train(columns, 2, batch_size=5, seed=1))
     assert first.keys() == second.keys() == set(range(10))
     assert all(first[i] != second[i] and first[i] != other[i] for i in range(10))
@@ -171,6 +190,13 @@ def test_an_unreadable_image_is_replaced_by_the_next_and_named(columns: Columns)
         kept = torch.tensor([i not in stands_in for i in before.indices.tolist()])
         assert torch.equal(before.images[kept], after.images[kept])
     assert _all_same(_train(columns, 5, workers=2), damaged)
+
+
+def test_an_image_that_stands_in_does_not_repeat_itself(columns: Columns) -> None:
+    _spoil(columns, 4)
+    batch = _train(columns, 1, batch_size=10)[0]
+    first, second = np.flatnonzero(batch.indices.numpy() == 5)
+    assert not torch.equal(batch.images[first], batch.images[second])
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -237,14 +263,15 @@ def _children() -> int:
 
 def test_abandoned_loaders_leave_no_process_behind(columns: Columns) -> None:
     before = _children()
-    batches: Iterator[Batch] = loader.training_loader(columns, PREPROCESS, _config(workers=2))
+    shapes = repeat(BatchShape(size=4, window_hw=PREPROCESS.canvas_hw))
+    batches: Iterator[Batch] = loader.training_loader(columns, PREPROCESS, _config(workers=2), shapes)
     next(batches)
     assert _children() == before + 2
     start = time.monotonic()
     del batches
     gc.collect()
     assert _children() == before
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30  # no process is waited for in vain
 
 
 def test_files_stay_as_they_are(columns: Columns) -> None:
@@ -258,4 +285,16 @@ def test_files_stay_as_they_are(columns: Columns) -> None:
 def test_small_machines_keep_their_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     for cpus, workers in ((1, 0), (2, 0), (3, 2), (4, 3), (64, 8)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cpus=cpus: set(range(cpus)), raising=False)
-        assert loader.default_workers() == workers
+        assert loader.num_workers(DataConfig()) == workers
+        assert loader.num_workers(DataConfig(workers=5)) == 5
+
+
+def test_processes_are_as_many_as_shared_memory_holds(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = 3 * 4 * 3 * 48 * 64  # three batches of four images
+    for free, asked, made in ((100 * one, 8, 8), (8 * one, 8, 8), (8 * one - 1, 8, 7), (one - 1, 8, 0), (0, 0, 0)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        caplog.clear()
+        assert loader.affordable_workers(asked, 4, (48, 64)) == made
+        assert ("--shm-size" in caplog.text) == (made < asked)

@@ -238,6 +238,11 @@ def test_what_is_allowed_needs_no_note(tmp_path: Path, objects: list[Tree]) -> N
     assert same_as_clean(tmp_path, s)
 
 
+def test_crowd_regions_are_no_objects(tmp_path: Path) -> None:
+    s = score(truth_file(tmp_path, annotations=[*OBJECTS, OBJECTS[1] | {"id": 3, "iscrowd": 1}]), perfect())
+    assert [entry.num_objects for entry in s.per_class] == [0, 2]
+
+
 def test_missing_area_decides_the_size_class(tmp_path: Path) -> None:
     objects = [{**OBJECTS[0], "bbox": [10, 10, 50, 50]}]
     del objects[0]["area"]

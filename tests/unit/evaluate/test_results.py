@@ -83,6 +83,14 @@ def test_a_failed_write_keeps_the_earlier_file(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["predictions.json"]
 
 
+def test_a_write_that_fails_late_leaves_no_half_file(tmp_path: Path) -> None:
+    taken = tmp_path / "predictions.json"
+    taken.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        results([[1, 2, 3, 4]], [0.25]).write(taken)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["predictions.json"]
+
+
 def test_unequal_columns_are_refused() -> None:
     with pytest.raises(ValueError, match="columns of 2 detections"):
         results([[1, 2, 3, 4]], [0.5, 0.5])

@@ -47,7 +47,9 @@ def test_units_differ_by_coordinate() -> None:
     moved = torch.tensor([[2.0, 3.0, 2.0 + 10 * math.e, 3.0 + 20 / math.e]])
     centre_x, centre_y = 2 + 5 * math.e, 3 + 10 / math.e
     expected = [(centre_x - 5) / 10 / 0.5, (centre_y - 10) / 20 / 0.25, 1 / 2.0, -1 / 4.0]
-    torch.testing.assert_close(codec.encode(moved, prior, (0.5, 0.25, 2.0, 4.0)), torch.tensor([expected]))
+    deltas = codec.encode(moved, prior, (0.5, 0.25, 2.0, 4.0))
+    torch.testing.assert_close(deltas, torch.tensor([expected]))
+    torch.testing.assert_close(codec.decode(deltas, prior, (0.5, 0.25, 2.0, 4.0)), moved)
 
 
 @given(strategies.degenerate_boxes(), strategies.valid_boxes(min_count=4, max_count=4))

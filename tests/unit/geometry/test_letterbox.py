@@ -20,6 +20,7 @@ SIZE = st.tuples(st.integers(1, 4096), st.integers(1, 4096))
         ([(1, 5000)], 320, (16, 320)),
         ([(5000, 1)], 320, (320, 16)),
         ([(720, 1280)], 640, (368, 640)),
+        ([(260, 300)], 480, (416, 480)),  # 416.00000000000006 in floating point
     ],
 )
 def test_choose_canvas(sizes: list[tuple[int, int]], image_size: int, expected: tuple[int, int]) -> None:

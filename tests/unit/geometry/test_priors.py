@@ -29,6 +29,12 @@ def test_corner_anchoring_is_torchvisions_retinanet(canvas_hw: tuple[int, int]) 
     assert made.level_sizes == tuple(9 * f.shape[2] * f.shape[3] for f in features)
 
 
+def test_corner_anchoring_rounds_as_torchvision_does() -> None:
+    """At this side and ratio half a pixel hangs on the last bit."""
+    expected = AnchorGenerator(((33,),), ((0.36,),)).cell_anchors[0]
+    assert torch.equal(priors.make((8, 8), (8,), (4.125,), (0.36,), "corner").boxes, expected)
+
+
 @given(
     st.integers(1, 100),
     st.integers(1, 100),

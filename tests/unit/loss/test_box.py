@@ -47,9 +47,11 @@ def _both(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("rubbish", RUBBISH)
-def test_what_is_masked_out_may_be_anything(rubbish: float) -> None:
+@pytest.mark.parametrize("coordinates", [[True, True, True, True], [False, False, True, False]])
+def test_what_is_masked_out_may_be_anything(rubbish: float, coordinates: list[bool]) -> None:
     clean = torch.rand(2, 4, 4).cumsum(-1)
-    dirty = torch.where(MASK[:, None], clean, rubbish).requires_grad_()
+    is_kept = MASK[:, None] | ~torch.tensor(coordinates)
+    dirty = torch.where(is_kept, clean, rubbish).requires_grad_()
     value = _both(dirty[0], dirty[1], MASK)
     torch.testing.assert_close(value, _both(clean[0, MASK], clean[1, MASK], torch.ones(3, dtype=torch.bool)))
     (gradient,) = torch.autograd.grad(value, dirty)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,12 @@ def test_the_outline_covers_the_box_and_not_its_inside() -> None:
     assert not painted(drawn)[100:170, 50:130].any()
     assert not painted(drawn)[:, :39].any()
     assert not painted(drawn)[181:].any()
+
+
+def test_the_best_lies_on_top() -> None:
+    box = [40.0, 60, 140, 180]
+    drawn = draw.draw(picture(200, 200), detections([box, box], [3, 1]))
+    assert has(drawn, colours.of_label(3))[100:179, 40].all()
 
 
 def test_colour_depends_on_the_label_alone() -> None:
@@ -129,6 +137,24 @@ def test_crowded_small_objects_stay_visible() -> None:
     drawn = draw.draw(picture(500, 520), found)
     for x0, y0, x1, y1 in found.boxes.int().tolist():
         assert painted(drawn)[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2].mean() <= 0.5
+
+
+def test_a_crowded_picture_leaves_the_score_out() -> None:
+    def changes_with_the_score(found: Detections) -> bool:
+        other = replace(found, scores=found.scores / 2)
+        return bool((draw.draw(picture(500, 520), found) != draw.draw(picture(500, 520), other)).any())
+
+    assert changes_with_the_score(crowd(draw.CROWDED))
+    assert not changes_with_the_score(crowd(draw.CROWDED + 1))
+
+
+def test_objects_side_by_side_stay_visible() -> None:
+    boxes = [
+        [20.0 + 13 * (i % 10), 20.0 + 13 * (i // 10), 32.0 + 13 * (i % 10), 32.0 + 13 * (i // 10)] for i in range(100)
+    ]
+    drawn = draw.draw(picture(170, 170), detections(boxes, [0] * 100, ["RBC"] * 100))
+    for x0, y0, x1, y1 in np.array(boxes, int).tolist():
+        assert painted(drawn)[y0 + 1 : y1 - 1, x0 + 1 : x1 - 1].mean() <= 0.7
 
 
 def test_a_small_box_is_not_filled_by_its_line() -> None:

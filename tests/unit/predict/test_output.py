@@ -194,8 +194,19 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         output.write(DETECTOR, [image], folder=image / "out")
 
 
-def test_memory_holds_two_batches_at_most(tmp_path: Path) -> None:
-    """Pictures are written as they come, not at the end."""
+def test_predictions_that_cannot_be_written_leave_no_half_file(tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png")
+
+    def sabotage(done: int, of: int) -> None:
+        del done, of
+        (tmp_path / "out" / "predictions.json").mkdir()
+
+    with pytest.raises(ConfigError, match="cannot be written"):
+        output.write(DETECTOR, [image], folder=tmp_path / "out", progress=sabotage)
+    assert names(tmp_path / "out") == ["a.jpg", "predictions.json"]
+
+
+def test_pictures_are_written_as_they_come(tmp_path: Path) -> None:
     images = [save(tmp_path / f"{i}.png") for i in range(9)]
     written: list[int] = []
 

@@ -35,7 +35,7 @@ class Fake:
         red = float(image[0, 0, 0])
         return Detections(
             boxes=torch.tensor([[0, 0, width, height], [red, 0, 1, 1], [0, 0, 1, 1]], dtype=torch.float32),
-            scores=torch.tensor([0.9, 0.3, 0.1]),
+            scores=torch.tensor([0.9, 0.3, 0.25]),
             labels=torch.tensor([1, 0, 1]),
             names=("dog", "cat", "dog"),
         )
@@ -70,7 +70,7 @@ def test_a_file_gives_what_its_array_gives(detector: Detector, tmp_path: Path) -
         assert detector.predict(source).boxes.tolist() == detector.predict(picture(red=50)).boxes.tolist()
 
 
-@pytest.mark.parametrize(("score", "kept"), [(0.0, 3), (0.1, 3), (0.2, 2), (0.9, 1), (1.0, 0)])
+@pytest.mark.parametrize(("score", "kept"), [(0.0, 3), (0.25, 3), (0.28, 2), (0.9, 1), (1.0, 0)])
 def test_score_is_the_least_kept(detector: Detector, score: float, kept: int) -> None:
     score = float(np.float32(score)) if score else score
     found = detector.predict(picture(), score=score)

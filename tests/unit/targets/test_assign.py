@@ -76,6 +76,11 @@ def test_padding_changes_nothing(targets: Targets, config: AssignConfig) -> None
     _assert_same(assign.assign(targets, PRIORS, config), bare)
 
 
+@given(strategies.padded_targets(crowds=False))
+def test_without_crowds_atss_ignores_nothing(targets: Targets) -> None:
+    assert not assign.assign(targets, PRIORS, ATSS).is_ignored.any()
+
+
 @pytest.mark.parametrize("config", [ATSS, MAX_IOU])
 def test_priors_centred_in_a_crowd_region_are_ignored(config: AssignConfig) -> None:
     region = [0.0, 0.0, 128.0, 64.0]

@@ -4,31 +4,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.config import LengthConfig, OptimConfig
+from detector.config import CropConfig, DataConfig, LengthConfig, OptimConfig
 from detector.train import schedule
 
 OPTIM = OptimConfig(warmup_steps=10, final_lr_factor=0.01)
 
 
 def test_epochs_become_steps() -> None:
-    plan = schedule.plan(LengthConfig(epochs=3), num_images=10, batch_size=4)
+    plan = schedule.plan(LengthConfig(epochs=3), DataConfig(batch_size=4), num_images=10)
     assert plan.steps == 8  # 30 images in batches of 4
     assert plan.progress(4, elapsed=1e9) == 0.5
 
 
 def test_minutes_follow_the_clock_alone() -> None:
-    plan = schedule.plan(LengthConfig(minutes=2), num_images=10, batch_size=4)
+    plan = schedule.plan(LengthConfig(minutes=2), DataConfig(), num_images=10)
     assert plan.progress(10**6, elapsed=30.0) == 0.25
     assert plan.progress(0, elapsed=500.0) == 1.0
 
 
 @pytest.mark.parametrize(("minutes", "expected"), [(0.1, 1), (4, 2), (20, 10), (600, 10)])
 def test_a_short_run_is_scored_seldom(minutes: float, expected: int) -> None:
-    assert schedule.plan(LengthConfig(minutes=minutes), num_images=1, batch_size=1).evaluations == expected
+    assert schedule.plan(LengthConfig(minutes=minutes), DataConfig(), num_images=1).evaluations == expected
 
 
 def test_scorings_are_evenly_spread() -> None:
-    plan = schedule.plan(LengthConfig(steps=100, evaluations=4), num_images=8, batch_size=8)
+    plan = schedule.plan(LengthConfig(steps=100, evaluations=4), DataConfig(), num_images=8)
     due = [plan.evaluations_due(plan.progress(step, 0.0)) for step in range(101)]
     assert [due.index(k) for k in (1, 2, 3, 4)] == [25, 50, 75, 100]
 
@@ -50,3 +50,22 @@ def test_the_factor_stays_between_its_ends(step: int, progress: float) -> None:
 def test_after_warm_up_the_rate_only_falls(a: float, b: float) -> None:
     early, late = sorted((a, b))
     assert schedule.lr_factor(100, early, OPTIM) >= schedule.lr_factor(100, late, OPTIM)
+
+
+CROPS = DataConfig(batch_size=4, crops=CropConfig(share=0.6, size=0.5, batch_factor=3))
+
+
+def test_cut_outs_come_first() -> None:
+    early = schedule.batch_shape(0.59, CROPS, (240, 320))
+    late = schedule.batch_shape(0.6, CROPS, (240, 320))
+    assert (early.size, early.window_hw) == (12, (128, 160))  # 120 is brought up to a multiple of 16
+    assert (late.size, late.window_hw) == (4, (240, 320))
+
+
+@given(st.integers(1, 40), st.integers(1, 300))
+def test_an_epoch_counts_images_and_not_batches(epochs: int, num_images: int) -> None:
+    plan = schedule.plan(LengthConfig(epochs=epochs), CROPS, num_images=num_images)
+    assert plan.steps is not None
+    shapes = [schedule.batch_shape(plan.progress(step, 0.0), CROPS, (240, 320)) for step in range(plan.steps)]
+    seen = sum(shape.size for shape in shapes)
+    assert abs(seen - epochs * num_images) <= 12

@@ -1,0 +1,30 @@
+from pathlib import Path
+
+import pytest
+
+from tests.integration import shapes
+
+# The smallest network there is: what is tested here is the path, not the accuracy.
+TINY = [
+    *("--image-size", "64", "--batch-size", "2"),
+    *("--set", "model.pyramid.width=16", "--set", "model.classification.width=16", "--set", "model.box.width=16"),
+]
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set in the plain layout; no test changes it."""
+    folder = tmp_path_factory.mktemp("shapes")
+    for name, count, seed in (("train", 5, 1), ("val", 3, 2), ("test", 3, 3)):
+        shapes.write(shapes.plain(folder, name), count=count, seed=seed)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished tiny run."""
+    from detector.cli import train
+
+    out = tmp_path_factory.mktemp("run") / "tiny"
+    assert train([str(data), "--steps", "3", "--out", str(out), *TINY]) == 0
+    return out
