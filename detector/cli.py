@@ -138,7 +138,12 @@ def _evaluate(options: forms.Evaluate) -> Answer:
     outcome = run.evaluate(options.checkpoint, data, split=options.split, out=options.out, device=options.device)
     return Answer(
         text=f"{text.table(outcome.scores)}\n\nresults  {outcome.results_path}",
-        values={"scores": text.as_json(outcome.scores), "results": str(outcome.results_path)},
+        values={
+            "scores": text.as_json(outcome.scores),
+            "results": str(outcome.results_path),
+            "unreadable": list(outcome.unreadable),
+        },
+        warnings=tuple(f"its objects count as missed: {reason}" for reason in outcome.unreadable),
     )
 
 

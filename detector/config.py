@@ -1,14 +1,10 @@
-"""Every setting of a run with its default, as frozen dataclasses; how they are read, written and checked.
+"""Every setting of a run with its default, as frozen dataclasses that check themselves.
 
-The only place where a default is written. `recipes.py` picks combinations.
+The only place where a default is written. `recipes.py` picks combinations, `config_file.py` reads and writes.
 """
 
-import dataclasses
-import difflib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from detector.errors import ConfigError
 
@@ -185,7 +181,7 @@ class AssignConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossConfig:
-    """Training objective: weighted sum of a cross entropy and a smooth-L1 loss, and of GIoU where its weight is not 0."""
+    """Training objective: weighted sum of a cross entropy, a smooth-L1 loss and, where it has a weight, GIoU."""
 
     classification: Classification = "quality"
     focal_alpha: float = 0.25
@@ -297,127 +293,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**63, "seed", "between 0 and 2**63 - 1", self.seed)
 
-    def replace(self, overrides: Mapping[str, object]) -> "RunConfig":
-        """Return a copy with dotted keys changed, e.g. `{"optim.lr": 1e-3}`.
-
-        Raises:
-            ConfigError: an unknown key (the nearest known one is named) or a value of the wrong kind.
-        """
-        tree = dataclasses.asdict(self)
-        for key, value in overrides.items():
-            _set_dotted(tree, key, value)
-        return _from_tree(tree, source="settings")
-
 
 def num_logits(config: RunConfig, num_classes: int) -> int:
     """Outputs of the classification head: softmax needs one more, for background."""
     return num_classes + (config.loss.classification == "softmax")
-
-
-def load(path: Path) -> RunConfig:
-    """Read a YAML file that names some or all settings; the rest keep their defaults.
-
-    Raises:
-        ConfigError: the file is missing, is no YAML mapping, or names an unknown or ill-typed setting.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a configuration ({error})") from error
-    return loads(text, source=str(path))
-
-
-def loads(text: str, *, source: str) -> RunConfig:
-    """Read YAML text as `load` does; `source` names it in errors."""
-    import yaml
-
-    try:
-        tree = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        reason = str(error).replace("\n", " ")
-        raise ConfigError(f"{source}: is not valid YAML: {reason}") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{source}: must be a mapping of settings, found {type(tree).__name__}")
-    return _from_tree(tree, source=source)
-
-
-def dump(config: RunConfig) -> str:
-    """YAML text that `loads` reads back to an equal configuration."""
-    import yaml
-
-    return yaml.safe_dump(_plain(dataclasses.asdict(config)), sort_keys=False)
-
-
-def parse_override(text: str) -> tuple[str, object]:
-    """Split `key=value`, the value read as YAML."""
-    import yaml
-
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set needs KEY=VALUE, got {text!r}")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {key}: {value!r} is not valid YAML") from error
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _nearest(key: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-
-
-def _set_dotted(tree: dict[str, Any], dotted: str, value: object) -> None:
-    *parents, last = dotted.split(".")
-    node: Any = tree
-    for depth, part in enumerate([*parents, last]):
-        if not isinstance(node, dict) or part not in node:
-            known = _dotted_keys(tree)
-            raise ConfigError(f"unknown setting {dotted!r}: {_nearest(dotted, known)}")
-        if depth < len(parents):
-            node = node[part]
-    if isinstance(node[last], dict):
-        raise ConfigError(f"{dotted} is a group of settings; name one of them: {', '.join(node[last])}")
-    node[last] = value
-
-
-def _dotted_keys(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-    keys: list[str] = []
-    for key, value in tree.items():
-        keys += _dotted_keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [f"{prefix}{key}"]
-    return keys
-
-
-def _from_tree(tree: Mapping[str, Any], *, source: str) -> RunConfig:
-    from pydantic import TypeAdapter, ValidationError
-
-    _refuse_unknown(RunConfig(), tree, source=source)
-    try:
-        return TypeAdapter(RunConfig).validate_python(tree)
-    except ValidationError as error:
-        first = error.errors()[0]
-        cause = first.get("ctx", {}).get("error")
-        if isinstance(cause, ConfigError):
-            raise ConfigError(f"{source}: {cause}") from error
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{source}: {key}: {first['msg']}, got {first['input']!r}") from error
-
-
-def _refuse_unknown(default: Any, tree: Mapping[Any, Any], *, source: str, prefix: str = "") -> None:
-    known = [f.name for f in dataclasses.fields(default)]
-    for key, value in tree.items():
-        if key not in known:
-            raise ConfigError(f"{source}: unknown setting '{prefix}{key}': {_nearest(str(key), known)}")
-        inner = getattr(default, key)
-        if dataclasses.is_dataclass(inner):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{source}: {prefix}{key} must be a mapping of settings, got {value!r}")
-            _refuse_unknown(inner, value, source=source, prefix=f"{prefix}{key}.")
-        elif isinstance(value, bool) and not isinstance(inner, bool):
-            # YAML reads yes, no, on and off as booleans, which would pass for the numbers 1 and 0.
-            raise ConfigError(f"{source}: {prefix}{key}: {value} is not a value of this setting")

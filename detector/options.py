@@ -13,8 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 from tyro import conf
 
-from detector import config as configuration
-from detector import recipes
+from detector import config_file, recipes
 from detector.config import RunConfig
 from detector.errors import ConfigError
 from detector.recipes import RecipeName
@@ -159,13 +158,13 @@ def config_of(options: Train) -> RunConfig:
     Raises:
         ConfigError: the file or a value is wrong, or a setting is given both by its own option and by --set.
     """
-    base = recipes.make(options.recipe) if options.config is None else configuration.load(options.config)
-    settings = dict(configuration.parse_override(text) for text in options.settings)
+    base = recipes.make(options.recipe) if options.config is None else config_file.load(options.config)
+    settings = dict(config_file.parse_override(text) for text in options.settings)
     own = _own_options(options)
     twice = sorted(own.keys() & settings.keys())
     if twice:
         raise ConfigError(f"{twice[0]} is set by an option of its own and by --set; keep one")
-    return base.replace(settings | own)
+    return config_file.override(base, settings | own)
 
 
 def _own_options(options: Train) -> dict[str, object]:

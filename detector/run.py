@@ -1,16 +1,17 @@
 """The composition root: what each command does, put together from the packages below."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from detector.config import RunConfig
-from detector.data import check, coco, layout, loader
+from detector.data import check, coco, dataset, layout, loader
 from detector.data.columns import Columns
 from detector.data.layout import SplitFiles
-from detector.errors import ConfigError, DataError
+from detector.errors import ConfigError
 from detector.evaluate import coco as coco_scores
 from detector.evaluate.coco import Scores
 from detector.evaluate.collect import collect
@@ -28,6 +29,7 @@ from detector.predict.sources import find_images
 from detector.train import engine, run_folder
 from detector.train.engine import Hooks, Quality
 from detector.train.record import Record
+from detector.train.run_folder import RunFolder
 from detector.types import Preprocess
 
 EVALUATION_BATCH = 8
@@ -78,6 +80,8 @@ class TrainOutcome:
 class EvalOutcome:
     scores: Scores
     results_path: Path
+    unreadable: tuple[str, ...]
+    """Why, for each image that could not be read; its objects count as missed."""
 
 
 def train(data: DataPaths, config: RunConfig, *, out: Path | None, init: str, device: str) -> TrainOutcome:
@@ -99,40 +103,67 @@ def train(data: DataPaths, config: RunConfig, *, out: Path | None, init: str, de
     folder = run_folder.create(
         out, config=config, device=target, label_map=columns.label_map, preprocess=preprocess, splits=splits
     )
-    best_scores: list[Scores] = []
-
-    def evaluate_validation(candidate: DetectionModel) -> Quality:
-        assert val_columns is not None
-        scores, _ = _score(_with_model(trained, candidate), val_columns)
-        if not best_scores or scores.ap >= best_scores[-1].ap:
-            best_scores.append(scores)
-        return Quality(ap=scores.ap, ap50=scores.ap50)
-
-    hooks = Hooks(
-        evaluate=evaluate_validation if val_columns else None,
-        keep_best=lambda candidate: model_file.save(folder.best, _with_model(trained, candidate)),
-        keep_last=lambda candidate: model_file.save(folder.last, _with_model(trained, candidate)),
-    )
     with Record(folder.path) as record:
         _introduce(record, columns, val_columns, trained, loaded, target)
+        keeper = _Keeper(trained, val_columns, folder, record)
         outcome = engine.fit(
             model,
             lambda shapes: loader.training_loader(columns, preprocess, config, shapes, pin=target.type == "cuda"),
             config=config,
             canvas_hw=preprocess.canvas_hw,
             num_images=len(columns),
-            hooks=hooks,
+            hooks=Hooks(
+                evaluate=keeper.evaluate if val_columns else None,
+                keep_best=keeper.keep_best,
+                keep_last=keeper.keep_last,
+            ),
             record=record,
         )
         for name in outcome.unreadable:
-            record.say(f"could not be read and was left out: {name}")
+            record.say(f"left out of training: {dataset.why_unreadable(columns, name)}")
     return TrainOutcome(
         run_folder=folder.path,
         best=folder.best,
         last=folder.last,
-        scores=best_scores[-1] if best_scores else None,
+        scores=keeper.best_scores,
         interrupted=outcome.interrupted,
     )
+
+
+class _Keeper:
+    """What the training loop calls back: scores a candidate on the validation split, writes models."""
+
+    def __init__(self, trained: TrainedModel, val_columns: Columns | None, folder: RunFolder, record: Record) -> None:
+        self._trained = trained
+        self._val_columns = val_columns
+        self._folder = folder
+        self._record = record
+        self._scores: Scores | None = None
+        self._named: set[str] = set()
+        self.best_scores: Scores | None = None
+
+    def evaluate(self, candidate: DetectionModel) -> Quality:
+        assert self._val_columns is not None
+        self._scores, _ = _score(self._with(candidate), self._val_columns, self._name_once)
+        return Quality(ap=self._scores.ap, ap50=self._scores.ap50)
+
+    def keep_best(self, candidate: DetectionModel) -> None:
+        self.best_scores = self._scores
+        model_file.save(self._folder.best, self._with(candidate))
+
+    def keep_last(self, candidate: DetectionModel) -> None:
+        model_file.save(self._folder.last, self._with(candidate))
+
+    def _with(self, candidate: DetectionModel) -> TrainedModel:
+        """The candidate in place of the model that is being trained."""
+        return dataclasses.replace(self._trained, model=candidate)
+
+    def _name_once(self, name: str) -> None:
+        assert self._val_columns is not None
+        if name not in self._named:
+            self._named.add(name)
+            reason = dataset.why_unreadable(self._val_columns, name)
+            self._record.say(f"validation counts its objects as missed: {reason}")
 
 
 def evaluate(checkpoint: Path, data: DataPaths, *, split: str, out: Path | None, device: str) -> EvalOutcome:
@@ -140,7 +171,8 @@ def evaluate(checkpoint: Path, data: DataPaths, *, split: str, out: Path | None,
     trained = model_file.load(checkpoint, devices.resolve(device))
     files = data.split(split)
     columns = coco.read(files.annotations, files.images, label_map=trained.label_map)
-    scores, results = _score(trained, columns)
+    unreadable: list[str] = []
+    scores, results = _score(trained, columns, unreadable.append)
     folder = out if out is not None else checkpoint.parent / f"eval-{split}"
     path = folder / "predictions.json"
     try:
@@ -148,7 +180,8 @@ def evaluate(checkpoint: Path, data: DataPaths, *, split: str, out: Path | None,
         results.write(path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
-    return EvalOutcome(scores=scores, results_path=path)
+    reasons = tuple(dataset.why_unreadable(columns, name) for name in unreadable)
+    return EvalOutcome(scores=scores, results_path=path, unreadable=reasons)
 
 
 def evaluate_files(ground_truth: Path, predictions: Path) -> Scores:
@@ -156,9 +189,7 @@ def evaluate_files(ground_truth: Path, predictions: Path) -> Scores:
     return coco_scores.score(ground_truth, predictions)
 
 
-def predict(
-    checkpoint: Path, sources: Sequence[str], *, out: Path | None, score: float, device: str
-) -> PredictOutcome:
+def predict(checkpoint: Path, sources: Sequence[str], *, out: Path | None, score: float, device: str) -> PredictOutcome:
     """Find objects in images and write annotated pictures and `predictions.json`."""
     images = find_images(sources)
     found = Detector.load(checkpoint, device=device)
@@ -172,18 +203,17 @@ def _validation_columns(data: DataPaths, train_columns: Columns) -> Columns | No
     return coco.read(files.annotations, files.images, label_map=train_columns.label_map)
 
 
-def _score(trained: TrainedModel, columns: Columns) -> tuple[Scores, Results]:
+def _score(trained: TrainedModel, columns: Columns, on_unreadable: Callable[[str], None]) -> tuple[Scores, Results]:
     batches = loader.evaluation_loader(
         columns, trained.preprocess, batch_size=EVALUATION_BATCH, workers=loader.num_workers(trained.config.data)
     )
-    results = collect(lambda images, placements: inference.detect(trained, images, placements), batches, columns)
-    return coco_scores.score(columns.annotations, results), results
-
-
-def _with_model(trained: TrainedModel, model: DetectionModel) -> TrainedModel:
-    return TrainedModel(
-        model=model, config=trained.config, label_map=trained.label_map, preprocess=trained.preprocess
+    results = collect(
+        lambda images, placements: inference.detect(trained, images, placements),
+        batches,
+        columns,
+        on_unreadable=on_unreadable,
     )
+    return coco_scores.score(columns.annotations, results), results
 
 
 def _fingerprint(columns: Columns) -> run_folder.SplitFingerprint:

@@ -96,3 +96,13 @@ def load_sample(columns: Columns, row: int) -> Sample:
         )
     here = columns.objects(row)
     return Sample(image=image, boxes=columns.boxes[here], labels=columns.labels[here], is_crowd=columns.is_crowd[here])
+
+
+def why_unreadable(columns: Columns, name: str) -> str:
+    """The reason in a sentence, for an image file that a batch named; it is looked at once more."""
+    row = next(row for row in range(len(columns)) if columns.file_name(row) == name)
+    try:
+        load_sample(columns, row)
+    except DataError as error:
+        return str(error)
+    return f"{columns.path(row)}: could not be read before and can be now; was it being written?"

@@ -1,7 +1,6 @@
 """Detections of a whole data set in COCO's results form, and the file that holds them."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, cast
@@ -9,6 +8,7 @@ from typing import Any, Final, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from detector import files
 from detector.data import json_file
 from detector.errors import DataError
 
@@ -42,16 +42,8 @@ class Results:
     def write(self, path: Path) -> None:
         """Write so that `read` gives exactly the same numbers; the file appears whole or not at all."""
         lines = ",\n".join(json.dumps(record, allow_nan=False) for record in self.to_coco_json())
-        # Not `tempfile`: its files are readable by their owner only, and so would be the result.
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(f"[\n{lines}\n]\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with files.written_whole(path) as temporary:
+            temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -5,6 +5,7 @@ from typing import assert_never
 import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock
 from torchvision.ops import FrozenBatchNorm2d
 
 from detector.config import Backbone as BackboneName
@@ -30,10 +31,8 @@ class Backbone(nn.Module):
         self.layer3 = network.layer3
         self.layer4 = network.layer4
         layers = (self.layer1, self.layer2, self.layer3, self.layer4)
-        block = layers[0][-1]
-        widths = (64, 128, 256, 512)
-        expansion: int = block.expansion
-        self.widths: tuple[int, ...] = tuple(width * expansion for width in widths)
+        expansion = 1 if isinstance(network.layer1[0], BasicBlock) else 4
+        self.widths: tuple[int, ...] = tuple(width * expansion for width in (64, 128, 256, 512))
         """Channels of levels 2 to 5."""
         stages = ((self.conv1, self.bn1), *((layer,) for layer in layers))
         self._frozen: tuple[nn.Module, ...] = tuple(part for stage in stages[:frozen_stages] for part in stage)

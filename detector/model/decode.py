@@ -89,16 +89,15 @@ def _candidates(
 ) -> tuple[Float[Tensor, "b k"], Int[Tensor, "b k"]]:
     """Best (prior, class) pairs of each image, as an index into the flattened [A * C]."""
     num_classes = scores.shape[2]
-    sizes = level_sizes if config.candidates_per_level else (scores.shape[1],)
     best_scores: list[Tensor] = []
     best: list[Tensor] = []
     start = 0
-    for level in scores.split(sizes, dim=1):
-        flat = level.flatten(1)
+    for size in level_sizes if config.candidates_per_level else (scores.shape[1],):
+        flat = scores[:, start : start + size].flatten(1)
         top = flat.topk(min(config.candidates, flat.shape[1]), dim=1)
         best_scores.append(top.values)
         best.append(top.indices + start * num_classes)
-        start += level.shape[1]
+        start += size
     return torch.cat(best_scores, dim=1), torch.cat(best, dim=1)
 
 

@@ -1,5 +1,7 @@
 """The network as a whole: uint8 images in, raw predictions of both heads out."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -26,7 +28,7 @@ class DetectionModel(nn.Module):
         preprocess: Preprocess,
         scales: tuple[float, ...],
         ratios: tuple[float, ...],
-        anchoring: str,
+        anchoring: Literal["centre", "corner"],
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -35,9 +37,11 @@ class DetectionModel(nn.Module):
         self.box = box
         self._scales = scales
         self._ratios = ratios
-        self._anchoring = anchoring
+        self._anchoring: Literal["centre", "corner"] = anchoring
         self._priors: dict[tuple[int, int, torch.device], Priors] = {}
         # Not part of the state dict: they belong to the preprocess contract, which the model file keeps by itself.
+        self._mean: Tensor
+        self._std: Tensor
         self.register_buffer("_mean", 255 * torch.tensor(preprocess.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("_std", 255 * torch.tensor(preprocess.std).view(1, 3, 1, 1), persistent=False)
 

@@ -1,6 +1,7 @@
 """Images in, detections in original pixels out: the one path of scoring, prediction and export checks."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import UInt8
@@ -43,8 +44,7 @@ def detect(
             config=config.decode,
         )
     return [
-        _to_original(one, placement, trained.label_map.names)
-        for one, placement in zip(found, placements, strict=True)
+        _to_original(one, placement, trained.label_map.names) for one, placement in zip(found, placements, strict=True)
     ]
 
 
@@ -52,9 +52,10 @@ def _to_original(found: CanvasDetections, placement: Placement, names: tuple[str
     boxes = letterbox.boxes_to_original(found.boxes.cpu(), placement)
     inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # a box in the padding has nothing left
     labels = found.labels.cpu()[inside]
+    rows = cast("list[int]", labels.tolist())
     return Detections(
         boxes=boxes[inside],
         scores=found.scores.cpu()[inside],
         labels=labels,
-        names=tuple(names[label] for label in labels.tolist()),
+        names=tuple(names[row] for row in rows),
     )

@@ -7,19 +7,19 @@ weights: the format itself has none, and most single flipped bits would load wit
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
 import safetensors
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType] - its path is untyped
 from torch import Tensor
 
-from detector import config as config_file
+from detector import config_file, files
 from detector.config import RunConfig
 from detector.errors import CheckpointError, ConfigError
 from detector.model.detector import DetectionModel, build
@@ -55,14 +55,8 @@ def save(path: Path, trained: TrainedModel, weights: Mapping[str, Tensor] | None
         "preprocess": json.dumps(dataclasses.asdict(trained.preprocess)),
     }
     metadata["sha256"] = _checksum(tensors, metadata)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with files.written_whole(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> TrainedModel:
@@ -95,9 +89,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> TrainedModel:
     broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise CheckpointError(f"{path}: {broken[0]} holds values that are not finite: the training diverged")
-    return TrainedModel(
-        model=model.eval().to(device), config=config, label_map=label_map, preprocess=preprocess
-    )
+    return TrainedModel(model=model.eval().to(device), config=config, label_map=label_map, preprocess=preprocess)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -109,11 +101,18 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such model file")
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-            return tensors, file.metadata() or {}
+        with cast("AbstractContextManager[_Opened]", safetensors.safe_open(path, framework="pt")) as opened:
+            return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path}: is not a safetensors model file ({error})") from error
+
+
+class _Opened(Protocol):
+    """What safetensors gives without saying so."""
+
+    def keys(self) -> list[str]: ...
+    def get_tensor(self, name: str) -> Tensor: ...
+    def metadata(self) -> dict[str, str] | None: ...
 
 
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
@@ -123,10 +122,10 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def _tuples(tree: Mapping[str, Any]) -> dict[str, Any]:
     """JSON has lists where our dataclasses have tuples."""
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in tree.items()}
+    return {key: tuple(cast("list[Any]", value)) if isinstance(value, list) else value for key, value in tree.items()}

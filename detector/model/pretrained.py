@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 import torchvision
@@ -55,10 +56,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: is not a weights file that can be loaded safely ({reason})") from error
-    state = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
+    entries = _entries(content)
+    state = _entries(entries.get("model", content))
+    tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
         raise CheckpointError(f"{path}: holds no state dict (a mapping of names to tensors)")
-    return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    return tensors
 
 
 def translate(state: Mapping[str, Tensor], model: DetectionModel) -> dict[str, Tensor]:
@@ -68,6 +71,10 @@ def translate(state: Mapping[str, Tensor], model: DetectionModel) -> dict[str, T
     if any(name.startswith("backbone.") for name in state):
         return dict(state)
     return _backbone_keys(state)
+
+
+def _entries(content: object) -> dict[object, object]:
+    return cast("dict[object, object]", content) if isinstance(content, dict) else {}
 
 
 def _imagenet(name: Backbone) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from detector import files
 from detector.data import decode
 from detector.errors import ConfigError, DataError
 from detector.predict import draw
@@ -189,14 +190,6 @@ def _write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def _write_json(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Replace the file in one step: a reader, or a crash, never meets half of it."""
     lines = ",\n".join(json.dumps(record, allow_nan=False) for record in records)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(f"[\n{lines}\n]\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.written_whole(path) as temporary:
+        temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

@@ -1,8 +1,8 @@
 """Average of the weights along training.
 
-The decay follows a power of the step, beta_t = (1 - 1/t)^(gamma + 1), so that the average always spans the same share of
-the run so far and needs no knowledge of its length (Karras et al. 2024, "Analyzing and Improving the Training Dynamics of
-Diffusion Models", section 3.1 and eq. 127 for the width).
+The decay follows a power of the step, beta_t = (1 - 1/t)^(gamma + 1), so that the average always spans the same share
+of the run so far and needs no knowledge of its length (Karras et al. 2024, "Analyzing and Improving the Training
+Dynamics of Diffusion Models", section 3.1).
 """
 
 import copy
@@ -44,12 +44,8 @@ class AveragedModel:
     def update(self, model: DetectionModel, step: int) -> None:
         """Take in the weights after `step` steps, counted from 1."""
         share = 1 - decay(step, self._gamma)
-        averages: list[torch.Tensor] = []
-        values: list[torch.Tensor] = []
         for average, value in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
             if average.is_floating_point():
-                averages.append(average)
-                values.append(value.detach())
+                average.lerp_(value, share)
             else:
                 average.copy_(value)
-        torch._foreach_lerp_(averages, values, share)

@@ -5,10 +5,11 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -130,9 +131,7 @@ def fit(
             keeper.keep_unscored(kept)
         else:
             keeper.evaluate(kept, step, meter.epochs, seconds)
-    return Outcome(
-        steps=step, seconds=seconds, best=keeper.best, interrupted=interrupted, unreadable=tuple(unreadable)
-    )
+    return Outcome(steps=step, seconds=seconds, best=keeper.best, interrupted=interrupted, unreadable=tuple(unreadable))
 
 
 def _step(
@@ -200,7 +199,7 @@ class _Meter:
         return self._images_seen / self._num_images
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
+    def paused(self) -> Generator[None]:
         """Leave a span of time out of images/s."""
         start = time.monotonic()
         yield
@@ -220,7 +219,7 @@ class _Meter:
     def flush(self, step: int, progress: float, lr: float) -> None:
         if self._sums is None:
             return
-        classification, box = (self._sums / self._steps).tolist()
+        classification, box = cast("list[float]", (self._sums / self._steps).tolist())
         if not (math.isfinite(classification) and math.isfinite(box)):
             raise DetectorError(
                 f"the loss is not finite at step {step} (classification {classification}, box {box}): "
@@ -245,7 +244,7 @@ class _Meter:
 
 
 @contextmanager
-def _stop_on_interrupt() -> Iterator[threading.Event]:
+def _stop_on_interrupt() -> Generator[threading.Event]:
     """Turn the first Ctrl-C into a request to stop after the current step; the second one ends at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -47,7 +47,11 @@ def describe(m: StepMetrics) -> str:
 
 def _clock(seconds: float) -> str:
     whole = max(0, round(seconds))
-    return f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}" if whole >= 3600 else f"{whole // 60}:{whole % 60:02}"
+    return (
+        f"{whole // 3600}:{whole % 3600 // 60:02}:{whole % 60:02}"
+        if whole >= 3600
+        else f"{whole // 60}:{whole % 60:02}"
+    )
 
 
 class Record:

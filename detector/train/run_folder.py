@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import torchvision
 
-from detector import config as config_file
+from detector import config_file
 from detector.config import RunConfig
 from detector.errors import ConfigError
 from detector.types import LabelMap, Preprocess
@@ -84,7 +84,9 @@ def create(
             },
         )
     except OSError as error:
-        raise ConfigError(f"{out or 'runs'}: the run folder cannot be written ({error.strerror}); choose another --out") from error
+        raise ConfigError(
+            f"{out or 'runs'}: the run folder cannot be written ({error.strerror}); choose another --out"
+        ) from error
     return RunFolder(path=folder)
 
 

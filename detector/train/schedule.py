@@ -50,9 +50,7 @@ def batch_shape(progress: float, data: DataConfig, canvas_hw: tuple[int, int]) -
     """Cut-outs in the first part of the run, whole canvases after it."""
     crops = data.crops
     if progress < crops.share:
-        return BatchShape(
-            size=data.batch_size * crops.batch_factor, window_hw=letterbox.shrink(canvas_hw, crops.size)
-        )
+        return BatchShape(size=data.batch_size * crops.batch_factor, window_hw=letterbox.shrink(canvas_hw, crops.size))
     return BatchShape(size=data.batch_size, window_hw=canvas_hw)
 
 

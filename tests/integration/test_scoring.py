@@ -69,7 +69,10 @@ def test_predict_draws_and_writes(
 
 def test_python_and_command_line_find_the_same(run_folder: Path, data: Path, tmp_path: Path) -> None:
     image = data / "images" / "3-1.png"
-    assert predict([str(run_folder / "best.safetensors"), str(image), "--out", str(tmp_path / "p"), "--score", "0.01"]) == 0
+    assert (
+        predict([str(run_folder / "best.safetensors"), str(image), "--out", str(tmp_path / "p"), "--score", "0.01"])
+        == 0
+    )
     rows = json.loads((tmp_path / "p" / "predictions.json").read_text())
     model = Detector.load(run_folder / "best.safetensors")
     from_path = model.predict(image, score=0.01)

@@ -10,14 +10,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector import config, recipes
+from detector import config, config_file, recipes
 from detector.config import RunConfig
 from detector.errors import ConfigError
 
 
 def refused(text: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        config.loads(text, source="run.yaml")
+        config_file.loads(text, source="run.yaml")
     message = str(caught.value)
     assert message.startswith("run.yaml: ")
     assert "\n" not in message
@@ -30,13 +30,13 @@ def refused(text: str) -> str:
 @pytest.mark.parametrize("name", recipes.NAMES)
 def test_a_recipe_survives_dump_and_load(name: recipes.RecipeName) -> None:
     recipe = recipes.make(name)
-    assert config.loads(config.dump(recipe), source="dump") == recipe
+    assert config_file.loads(config_file.dump(recipe), source="dump") == recipe
 
 
 def test_the_default_survives_dump_and_load(tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
-    file.write_text(config.dump(RunConfig()))
-    assert config.load(file) == RunConfig()
+    file.write_text(config_file.dump(RunConfig()))
+    assert config_file.load(file) == RunConfig()
 
 
 positive = st.floats(1e-12, 1e12)
@@ -45,28 +45,28 @@ positive = st.floats(1e-12, 1e12)
 @given(lr=positive, decay=st.floats(0, 1e6), scales=st.lists(positive, min_size=1, max_size=4), seed=st.integers(0))
 def test_values_survive_exactly(lr: float, decay: float, scales: list[float], seed: int) -> None:
     seed %= 2**63
-    changed = RunConfig().replace(
-        {"optim.lr": lr, "optim.weight_decay": decay, "model.priors.scales": scales, "seed": seed}
+    changed = config_file.override(
+        RunConfig(), {"optim.lr": lr, "optim.weight_decay": decay, "model.priors.scales": scales, "seed": seed}
     )
     assert (changed.optim.lr, changed.optim.weight_decay, changed.seed) == (lr, decay, seed)
     assert changed.model.priors.scales == tuple(scales)
-    assert config.loads(config.dump(changed), source="dump") == changed
+    assert config_file.loads(config_file.dump(changed), source="dump") == changed
 
 
 def test_a_dump_is_plain_yaml_of_every_setting() -> None:
-    tree = yaml.safe_load(config.dump(RunConfig()))
+    tree = yaml.safe_load(config_file.dump(RunConfig()))
     assert list(tree) == [field.name for field in dataclasses.fields(RunConfig)]
     assert tree["augment"]["scale"] == [0.7, 1.5]
 
 
 def test_a_file_may_name_some_settings_only() -> None:
-    read = config.loads("optim: {lr: 0.5}", source="run.yaml")
+    read = config_file.loads("optim: {lr: 0.5}", source="run.yaml")
     assert read == RunConfig(optim=config.OptimConfig(lr=0.5))
 
 
 def test_recipe_names_are_their_type() -> None:
     assert get_args(recipes.RecipeName) == recipes.NAMES
-    assert len({config.dump(recipes.make(name)) for name in recipes.NAMES}) == len(recipes.NAMES)
+    assert len({config_file.dump(recipes.make(name)) for name in recipes.NAMES}) == len(recipes.NAMES)
 
 
 # What a file can get wrong
@@ -130,14 +130,14 @@ def test_broken_yaml(text: str) -> None:
 @pytest.mark.parametrize("missing", ["nowhere.yaml", "."])
 def test_a_file_that_cannot_be_read(tmp_path: Path, missing: str) -> None:
     with pytest.raises(ConfigError, match="cannot be read as a configuration"):
-        config.load(tmp_path / missing)
+        config_file.load(tmp_path / missing)
 
 
 def test_a_file_of_another_encoding(tmp_path: Path) -> None:
     file = tmp_path / "latin.yaml"
     file.write_bytes("seed: 1  # größe".encode("latin-1"))
     with pytest.raises(ConfigError, match=re.escape(str(file))):
-        config.load(file)
+        config_file.load(file)
 
 
 # What YAML reads otherwise than it looks
@@ -151,13 +151,13 @@ def test_a_yes_or_no_is_no_number(word: str) -> None:
 
 
 def test_a_truth_value_stays_one() -> None:
-    assert config.loads("assign: {rescue: no}", source="run.yaml").assign.rescue is False
+    assert config_file.loads("assign: {rescue: no}", source="run.yaml").assign.rescue is False
 
 
 @pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "0.001", ".001"])
 def test_an_exponent_is_a_number(text: str) -> None:
     # YAML 1.1 reads 1e-3, without a point, as text.
-    assert config.loads(f"optim: {{lr: {text}}}", source="run.yaml").optim.lr == 1e-3
+    assert config_file.loads(f"optim: {{lr: {text}}}", source="run.yaml").optim.lr == 1e-3
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_an_exponent_is_a_number(text: str) -> None:
 )
 def test_not_a_number_is_refused(key: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(key)):
-        RunConfig().replace(dict([config.parse_override(f"{key}=.nan")]))
+        config_file.override(RunConfig(), dict([config_file.parse_override(f"{key}=.nan")]))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_not_a_number_is_refused(key: str) -> None:
 @pytest.mark.parametrize("word", [".inf", "inf"])
 def test_infinity_is_refused(key: str, word: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(key)):
-        RunConfig().replace(dict([config.parse_override(f"{key}={word}")]))
+        config_file.override(RunConfig(), dict([config_file.parse_override(f"{key}={word}")]))
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_infinity_is_refused(key: str, word: str) -> None:
 )
 def test_every_number_of_a_list_is_finite(text: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(text.split("=")[0])):
-        RunConfig().replace(dict([config.parse_override(text)]))
+        config_file.override(RunConfig(), dict([config_file.parse_override(text)]))
 
 
 @pytest.mark.parametrize(
@@ -214,19 +214,22 @@ def test_no_object_is_made_by_a_tag(text: str) -> None:
 
 
 def alias_bomb(levels: int) -> str:
-    """Each line holds the one before nine times: 9**levels leaves from a few hundred bytes."""
+    """Each line holds the one before nine times: 9**(levels - 1) leaves from a few hundred bytes.
+
+    Seven levels unfold to some 30 MB of text, which fails a test here without taking the machine along.
+    """
     lines = ["a0: &a0 [x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, levels)]
     return "\n".join(lines)
 
 
 def test_an_alias_bomb_is_refused_without_being_unfolded() -> None:
-    assert len(refused(alias_bomb(12))) < 500
+    assert len(refused(alias_bomb(7))) < 500
 
 
 @pytest.mark.parametrize("setting", ["seed: ", "data: ", "augment: {scale: "])
 def test_an_alias_bomb_as_a_value_is_refused_without_being_unfolded(setting: str) -> None:
-    levels = ", ".join(line.split(": ", 1)[1] for line in alias_bomb(12).splitlines())
+    levels = ", ".join(line.split(": ", 1)[1] for line in alias_bomb(7).splitlines())
     assert len(refused(f"{setting}[{levels}]" + "}" * ("{" in setting))) < 500
 
 
@@ -300,7 +303,7 @@ RULES = [
 @pytest.mark.parametrize(("key", "value"), RULES, ids=lambda value: str(value))
 def test_a_rule_names_its_key(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=re.escape(key)) as caught:
-        RunConfig().replace({key: value})
+        config_file.override(RunConfig(), {key: value})
     assert str(value[0] if isinstance(value, list) and value else value).strip("[]") in str(caught.value)
 
 
@@ -309,7 +312,7 @@ def test_a_rule_names_its_key(key: str, value: object) -> None:
 def test_a_rule_of_a_head_names_its_key(head: str, name: str, value: int) -> None:
     # The rule does not know for which head it is asked.
     with pytest.raises(ConfigError, match=rf"model\.<head>\.{name} must be .* got {value}"):
-        RunConfig().replace({f"model.{head}.{name}": value})
+        config_file.override(RunConfig(), {f"model.{head}.{name}": value})
 
 
 @pytest.mark.parametrize(
@@ -333,7 +336,7 @@ def leaves(value: Any, prefix: str = "") -> list[str]:
 @pytest.mark.parametrize("key", leaves(RunConfig()))
 def test_every_setting_refuses_an_object_of_no_sense(key: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(key)):
-        RunConfig().replace({key: {"a": object()}})
+        config_file.override(RunConfig(), {key: {"a": object()}})
 
 
 # Overrides
@@ -352,13 +355,13 @@ def test_every_setting_refuses_an_object_of_no_sense(key: str) -> None:
     ],
 )
 def test_parse_override(text: str, parsed: tuple[str, object]) -> None:
-    assert config.parse_override(text) == parsed
+    assert config_file.parse_override(text) == parsed
 
 
 @pytest.mark.parametrize("text", ["seed", "", "=5", "seed={", "seed=!!python/name:os.getcwd", "seed=&a [*b]"])
 def test_an_override_that_cannot_be_parsed(text: str) -> None:
     with pytest.raises(ConfigError, match="--set"):
-        config.parse_override(text)
+        config_file.parse_override(text)
 
 
 @pytest.mark.parametrize(
@@ -374,18 +377,18 @@ def test_an_override_that_cannot_be_parsed(text: str) -> None:
 )
 def test_replace_names_a_wrong_key(key: str, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
-        RunConfig().replace({key: 1})
+        config_file.override(RunConfig(), {key: 1})
 
 
 def test_replace_leaves_the_original_alone() -> None:
     original = RunConfig()
-    assert original.replace({"seed": 3}).seed == 3
+    assert config_file.override(original, {"seed": 3}).seed == 3
     assert original == RunConfig()
 
 
 def test_num_logits_counts_background_for_softmax_only() -> None:
     for kind in ("softmax", "sigmoid", "focal", "quality"):
-        changed = RunConfig().replace({"loss.classification": kind})
+        changed = config_file.override(RunConfig(), {"loss.classification": kind})
         assert config.num_logits(changed, 3) == (4 if kind == "softmax" else 3)
 
 
@@ -405,8 +408,8 @@ trees = st.recursive(
 @given(st.sampled_from(leaves(RunConfig())), trees)
 def test_replace_gives_settings_or_a_config_error(key: str, value: object) -> None:
     try:
-        changed = RunConfig().replace({key: value})
+        changed = config_file.override(RunConfig(), {key: value})
     except ConfigError as error:
         assert key.split(".")[-1] in str(error)  # noqa: PT017 - either outcome is right, not one of them
     else:
-        assert config.loads(config.dump(changed), source="dump") == changed
+        assert config_file.loads(config_file.dump(changed), source="dump") == changed

@@ -179,8 +179,8 @@ def test_rubbish_offsets_of_background_priors_do_no_harm(rubbish: float) -> None
     )
     found, expected = _losses(dirty, targets, config), _losses(clean, targets, config)
     torch.testing.assert_close(criterion.weighted_total(found, config), criterion.weighted_total(expected, config))
-    (gradient,) = torch.autograd.grad(criterion.weighted_total(found, config), dirty.deltas)
-    assert gradient.isfinite().all()
+    gradients = torch.autograd.grad(criterion.weighted_total(found, config), (dirty.logits, dirty.deltas))
+    assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 @pytest.mark.parametrize("kind", KINDS)

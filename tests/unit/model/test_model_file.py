@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from detector import recipes
+from detector import config_file, recipes
 from detector.errors import CheckpointError
 from detector.model import detector as network
 from detector.model import model_file
@@ -16,7 +16,9 @@ from detector.types import LabelMap, Preprocess
 
 @pytest.fixture(scope="module")
 def trained() -> TrainedModel:
-    config = recipes.small().replace({"model.pyramid.width": 16, "model.box.width": 16, "model.classification.width": 16})
+    config = config_file.override(
+        recipes.small(), {"model.pyramid.width": 16, "model.box.width": 16, "model.classification.width": 16}
+    )
     preprocess = Preprocess(canvas_hw=(64, 96), padding=7)
     label_map = LabelMap(names=("cat", "Füchse", "<b>"), category_ids=(90, 1, 2**40))
     model = network.build(config, num_classes=3, preprocess=preprocess)
@@ -46,7 +48,7 @@ def test_every_flipped_bit_is_found(path: Path) -> None:
     for position in torch.randint(0, len(content), (40,)).tolist() + list(range(60, 2000, 97)):
         content[position] ^= 1 << position % 8
         path.write_bytes(content)
-        with pytest.raises(CheckpointError, match="m.safetensors"):
+        with pytest.raises(CheckpointError, match=r"m\.safetensors"):
             model_file.load(path)
         content[position] ^= 1 << position % 8
 
@@ -98,7 +100,7 @@ def test_a_failed_save_leaves_the_old_file(path: Path, trained: TrainedModel, mo
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("detector.model.model_file.os.fsync", full)
+    monkeypatch.setattr("detector.files.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         model_file.save(path, trained)
     assert path.read_bytes() == before

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from detector import recipes
+from detector import config_file, recipes
 from detector.model import detector as network
 from detector.model.detector import DetectionModel
 from detector.types import Preprocess
@@ -12,7 +12,7 @@ CANVAS = (80, 112)
 
 
 def build(*, num_classes: int = 3, **overrides: object) -> DetectionModel:
-    config = recipes.small().replace({key.replace("__", "."): value for key, value in overrides.items()})
+    config = config_file.override(recipes.small(), {key.replace("__", "."): value for key, value in overrides.items()})
     return network.build(config, num_classes=num_classes, preprocess=Preprocess(canvas_hw=CANVAS))
 
 

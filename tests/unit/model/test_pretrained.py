@@ -47,9 +47,12 @@ class Evil:
 
 def test_code_in_a_pickle_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name, write in (("torch.pth", torch.save), ("raw.pth", lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2)))):
+    for name, write in (
+        ("torch.pth", torch.save),
+        ("raw.pth", lambda value, path: path.write_bytes(pickle.dumps(value, protocol=2))),
+    ):
         write(Evil(), tmp_path / name)
-        with pytest.raises(CheckpointError, match="cannot|safely"):
+        with pytest.raises(CheckpointError, match="loaded safely"):
             pretrained.initialise(fresh(), str(tmp_path / name), SMALL)
     assert not (tmp_path / "pwned").exists()
 
@@ -65,6 +68,9 @@ def test_refuses_what_does_not_fit(tmp_path: Path) -> None:
         pretrained.initialise(fresh(), str(tmp_path / "list.pth"), SMALL)
 
 
-@pytest.mark.parametrize(("block", "part", "norm", "expected"), [(0, "0", False, 0), (2, "0", False, 4), (2, "1", True, 7), (4, None, False, 4), (4, None, True, 6)])
+@pytest.mark.parametrize(
+    ("block", "part", "norm", "expected"),
+    [(0, "0", False, 0), (2, "0", False, 4), (2, "1", True, 7), (4, None, False, 4), (4, None, True, 6)],
+)
 def test_tower_positions(block: int, part: str | None, norm: bool, expected: int) -> None:
     assert pretrained._tower_index(block, part, norm) == expected

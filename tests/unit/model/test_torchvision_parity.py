@@ -61,7 +61,12 @@ def test_same_outputs_and_same_detections(theirs: torch.nn.Module, ours: Detecti
 
     config = recipes.retinanet()
     found = decode.decode(
-        prediction, priors, torch.tensor([CANVAS] * 2).float(), classification="focal", delta_std=config.model.delta_std, config=config.decode
+        prediction,
+        priors,
+        torch.tensor([CANVAS] * 2).float(),
+        classification="focal",
+        delta_std=config.model.delta_std,
+        config=config.decode,
     )
     sizes = [level.numel() // CLASSES for level in expected["cls_logits"][0].split(priors.level_sizes)]
     detections = theirs.postprocess_detections(

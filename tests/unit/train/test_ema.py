@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from detector import recipes
+from detector import config_file, recipes
 from detector.model import detector as network
 from detector.model.detector import DetectionModel
 from detector.train import ema
@@ -12,8 +12,12 @@ from detector.types import Preprocess
 
 
 def small_model() -> DetectionModel:
-    tower = {f"model.{head}.{key}": value for head in ("classification", "box") for key, value in (("width", 16), ("depth", 1))}
-    config = recipes.small().replace({"model.pyramid.width": 16, **tower})
+    tower = {
+        f"model.{head}.{key}": value
+        for head in ("classification", "box")
+        for key, value in (("width", 16), ("depth", 1))
+    }
+    config = config_file.override(recipes.small(), {"model.pyramid.width": 16, **tower})
     return network.build(config, num_classes=1, preprocess=Preprocess(canvas_hw=(64, 64)))
 
 
@@ -35,7 +39,7 @@ def test_profile_has_the_width_that_was_asked_for(width: float) -> None:
 
 
 def test_a_width_beyond_reach_is_refused() -> None:
-    with pytest.raises(ValueError, match="0.5 wide"):
+    with pytest.raises(ValueError, match=r"0\.5 wide"):
         ema.gamma_of_width(0.5)
 
 

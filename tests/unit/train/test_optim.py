@@ -5,7 +5,7 @@ from typing import Literal
 import pytest
 import torch
 
-from detector import recipes
+from detector import config_file, recipes
 from detector.config import OptimConfig
 from detector.model import detector as network
 from detector.model.detector import DetectionModel
@@ -15,7 +15,7 @@ from detector.types import Preprocess
 
 @pytest.fixture(scope="module")
 def model() -> DetectionModel:
-    config = recipes.small().replace({"model.frozen_stages": 2})
+    config = config_file.override(recipes.small(), {"model.frozen_stages": 2})
     return network.build(config, num_classes=2, preprocess=Preprocess(canvas_hw=(64, 64)))
 
 

@@ -1,0 +1,170 @@
+"""The loop: what it calls, when, and how it ends."""
+
+import json
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+
+from detector import config_file, recipes
+from detector.config import RunConfig
+from detector.errors import DetectorError
+from detector.model import detector as network
+from detector.model.detector import DetectionModel
+from detector.train import engine
+from detector.train.engine import Hooks, Outcome, Quality
+from detector.train.record import Record
+from detector.types import Batch, BatchShape, Placement, Preprocess, Targets
+
+CANVAS = (64, 64)
+
+
+def settings(**changes: object) -> RunConfig:
+    small = {"model.pyramid.width": 16, "model.classification.width": 16, "model.box.width": 16, "data.batch_size": 2}
+    dotted = {key.replace("__", "."): value for key, value in changes.items()}
+    return config_file.override(recipes.small(), {"length.minutes": None, "length.steps": 6, **small, **dotted})
+
+
+def batch(shape: BatchShape, unreadable: tuple[str, ...] = ()) -> Batch:
+    height, width = shape.window_hw
+    box = torch.tensor([8.0, 8.0, 40.0, 40.0]).expand(shape.size, 1, 4)
+    yes = torch.ones(shape.size, 1, dtype=torch.bool)
+    return Batch(
+        images=torch.randint(0, 256, (shape.size, 3, height, width), dtype=torch.uint8),
+        targets=Targets(boxes=box, labels=torch.zeros(shape.size, 1, dtype=torch.int64), is_object=yes, is_crowd=~yes),
+        indices=torch.arange(shape.size),
+        placements=(Placement(scale=1.0, original_hw=shape.window_hw),) * shape.size,
+        unreadable=unreadable,
+    )
+
+
+@dataclass
+class Calls:
+    """Hooks that write down what they were called with."""
+
+    qualities: list[float]
+    kept: list[str] = field(default_factory=list)
+
+    def hooks(self) -> Hooks:
+        def evaluate(model: DetectionModel) -> Quality:
+            self.kept.append("scored")
+            return Quality(ap=self.qualities.pop(0), ap50=1.0)
+
+        return Hooks(
+            evaluate=evaluate,
+            keep_best=lambda model: self.kept.append("best"),
+            keep_last=lambda model: self.kept.append("last"),
+        )
+
+
+def fit(
+    config: RunConfig,
+    calls: Calls,
+    folder: Path,
+    make: Callable[[int, BatchShape], Batch] = lambda step, shape: batch(shape),
+) -> tuple[Outcome, DetectionModel]:
+    torch.manual_seed(0)
+    model = network.build(config, num_classes=2, preprocess=Preprocess(canvas_hw=CANVAS))
+
+    def batches(shapes: Iterator[BatchShape]) -> Iterator[Batch]:
+        for step, shape in enumerate(shapes):
+            yield make(step, shape)
+
+    with Record(folder) as record:
+        outcome = engine.fit(
+            model, batches, config=config, canvas_hw=CANVAS, num_images=4, hooks=calls.hooks(), record=record
+        )
+    return outcome, model
+
+
+def test_scores_evenly_and_keeps_the_best(tmp_path: Path) -> None:
+    calls = Calls(qualities=[0.2, 0.1, 0.3])
+    outcome, _ = fit(settings(length__evaluations=3), calls, tmp_path)
+    assert calls.kept == ["scored", "best", "scored", "last", "scored", "best"]
+    assert outcome.steps == 6
+    assert outcome.best == Quality(ap=0.3, ap50=1.0)
+    assert not outcome.interrupted
+
+
+def test_the_loss_falls_on_one_batch(tmp_path: Path) -> None:
+    same = batch(BatchShape(size=2, window_hw=CANVAS))
+    calls = Calls(qualities=[0.0])
+    config = settings(length__evaluations=1, length__steps=25, optim__warmup_steps=1, data__crops__share=0)
+    fit(config, calls, tmp_path, lambda step, shape: same)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["classification_loss"] for row in rows if row["kind"] == "train"]
+    assert losses[-1] < 0.8 * losses[0]  # the last row is the mean since the first step
+
+
+def test_cut_outs_first(tmp_path: Path) -> None:
+    shapes: list[BatchShape] = []
+
+    def make(step: int, shape: BatchShape) -> Batch:
+        shapes.append(shape)
+        return batch(shape)
+
+    config = settings(length__evaluations=1, data__crops__share=0.5, data__crops__batch_factor=3)
+    fit(config, Calls(qualities=[0.0]), tmp_path, make)
+    assert [(shape.size, shape.window_hw) for shape in shapes] == [(6, (32, 32))] * 3 + [(2, (64, 64))] * 3
+
+
+def test_ctrl_c_stops_after_the_step_and_keeps_a_model(tmp_path: Path) -> None:
+    def make(step: int, shape: BatchShape) -> Batch:
+        if step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return batch(shape)
+
+    calls = Calls(qualities=[])
+    before = signal.getsignal(signal.SIGINT)
+    outcome, _ = fit(settings(length__evaluations=1), calls, tmp_path, make)
+    assert (outcome.interrupted, outcome.steps) == (True, 3)
+    assert calls.kept == ["last", "best"]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
+    def make(step: int, shape: BatchShape) -> Batch:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        return batch(shape)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(settings(), Calls(qualities=[]), tmp_path, make)
+
+
+def test_a_loss_that_is_not_finite_is_an_error_with_a_cure(tmp_path: Path) -> None:
+    config = settings(optim__lr=1e30, optim__warmup_steps=0, optim__clip_norm=0, optim__name="sgd", length__steps=40)
+    with pytest.raises(DetectorError, match=r"not finite at step \d+ .*optim\.lr"):
+        fit(config, Calls(qualities=[0.0] * 10), tmp_path)
+
+
+def test_unreadable_files_are_named_once(tmp_path: Path) -> None:
+    outcome, _ = fit(
+        settings(length__evaluations=1),
+        Calls(qualities=[0.0]),
+        tmp_path,
+        lambda step, shape: batch(shape, unreadable=("b.jpg", "a.jpg")),
+    )
+    assert outcome.unreadable == ("b.jpg", "a.jpg")
+
+
+def test_without_averaging_the_trained_model_itself_is_kept(tmp_path: Path) -> None:
+    kept: list[DetectionModel] = []
+    calls = Calls(qualities=[0.0])
+    hooks = calls.hooks()
+    config = settings(length__evaluations=1, optim__ema_width=0)
+    model = network.build(config, num_classes=2, preprocess=Preprocess(canvas_hw=CANVAS))
+    with Record(tmp_path) as record:
+        engine.fit(
+            model,
+            lambda shapes: (batch(shape) for shape in shapes),
+            config=config,
+            canvas_hw=CANVAS,
+            num_images=4,
+            hooks=Hooks(evaluate=hooks.evaluate, keep_best=hooks.keep_best, keep_last=kept.append),
+            record=record,
+        )
+    assert kept == [model]
