@@ -5,6 +5,7 @@ from typing import Literal, assert_never, get_args
 from detector.config import (
     AssignConfig,
     AugmentConfig,
+    CropConfig,
     DataConfig,
     DecodeConfig,
     LengthConfig,
@@ -38,7 +39,7 @@ def small() -> RunConfig:
     """ResNet-18 with light heads at 320 pixels: for a CPU, or a few hundred images."""
     head = TowerConfig(depth=2, width=96)
     return RunConfig(
-        data=DataConfig(image_size=320, batch_size=8),
+        data=DataConfig(image_size=320, batch_size=4, crops=CropConfig(share=0.7)),
         augment=AugmentConfig(vertical_flip=0.5),
         model=ModelConfig(
             backbone="resnet18",
@@ -48,7 +49,7 @@ def small() -> RunConfig:
             priors=PriorConfig(scales=(4.0,)),
         ),
         loss=LossConfig(smooth_l1_weight=0.25, giou_weight=2.0),
-        optim=OptimConfig(lr=1e-3, warmup_steps=100),
+        optim=OptimConfig(lr=3e-3, warmup_steps=100),
         length=LengthConfig(minutes=20),
     )
 

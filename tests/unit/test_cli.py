@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import detector
-from detector import cli, config, options, recipes
+from detector import cli, config, config_file, options, recipes
 from detector.errors import CheckpointError, ConfigError, DataError, DetectorError
 from detector.evaluate.coco import ClassScore, Scores
 
@@ -33,6 +33,7 @@ SCORES = Scores(
     num_detections=5,
     notes=(),
 )
+UNREADABLE = "b\nad.jpg: no image"
 
 
 @dataclass
@@ -60,13 +61,13 @@ class Run:
                     run_folder=self.folder, best=best, last=last, scores=scores, interrupted=self.interrupted
                 )
             case "evaluate":
-                return SimpleNamespace(scores=SCORES, results_path=self.folder / "predictions.json")
+                return SimpleNamespace(
+                    scores=SCORES, results_path=self.folder / "predictions.json", unreadable=(UNREADABLE,)
+                )
             case "evaluate_files":
                 return SCORES
             case _:
-                return SimpleNamespace(
-                    folder=self.folder, num_images=2, num_detections=5, unreadable=("b\nad.jpg: no image",)
-                )
+                return SimpleNamespace(folder=self.folder, num_images=2, num_detections=5, unreadable=(UNREADABLE,))
 
     @property
     def only_call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
@@ -249,9 +250,18 @@ def test_result_goes_to_standard_output_and_nothing_else_does(
     assert "\x1b" not in printed.out
 
 
-def test_unreadable_images_are_named_on_one_line_each(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["predict", "m", "i"]) == 0
-    assert r"warning: left out: b\nad.jpg: no image" in capsys.readouterr().err.splitlines()
+@pytest.mark.parametrize(
+    ("argv", "what"),
+    [(["predict", "m", "i"], "left out"), (["eval", "m", "d"], "its objects count as missed")],
+    ids=["predict", "eval"],
+)
+def test_unreadable_images_are_named_on_one_line_each(
+    run: Run, capsys: pytest.CaptureFixture[str], argv: list[str], what: str
+) -> None:
+    assert cli.main(argv) == 0
+    assert rf"warning: {what}: b\nad.jpg: no image" in capsys.readouterr().err.splitlines()
+    cli.main([*argv, "--json"])
+    assert json.loads(capsys.readouterr().out)["unreadable"] == [UNREADABLE]
 
 
 @pytest.mark.parametrize(("has_best", "name"), [(True, "best.safetensors"), (False, "last.safetensors")])
@@ -398,7 +408,7 @@ def test_no_command_shows_the_help_and_fails(capsys: pytest.CaptureFixture[str])
     [("train", options.TRAIN_EXAMPLES), ("eval", options.EVAL_EXAMPLES), ("predict", options.PREDICT_EXAMPLES)],
 )
 def test_examples_parse(run: Run, monkeypatch: pytest.MonkeyPatch, form: str, examples: str) -> None:
-    monkeypatch.setattr(config, "load", lambda path: recipes.small())
+    monkeypatch.setattr(config_file, "load", lambda path: recipes.small())
     lines = [
         line.split() for line in [*examples.splitlines(), *cli.HELP.splitlines()] if line.startswith("  detector ")
     ]

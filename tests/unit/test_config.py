@@ -371,7 +371,7 @@ def test_an_override_that_cannot_be_parsed(text: str) -> None:
         ("lr", "unknown setting 'lr'"),
         ("optim.lr.x", "unknown setting 'optim.lr.x'"),
         ("optim.", "unknown setting 'optim.'"),
-        ("optim", "optim is a group of settings; name one of them: name, lr,"),
+        ("optim", "optim is a group of settings; name one of them: optim.name, optim.lr,"),
         ("model.pyramid", "model.pyramid is a group of settings"),
     ],
 )
