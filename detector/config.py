@@ -171,10 +171,11 @@ class AssignConfig:
 
     def __post_init__(self) -> None:
         _require(self.candidates >= 1, "assign.candidates", ">= 1", self.candidates)
+        _require(0 <= self.positive_iou <= 1, "assign.positive_iou", "between 0 and 1", self.positive_iou)
         _require(
-            0 <= self.negative_iou <= self.positive_iou <= 1,
+            0 <= self.negative_iou <= self.positive_iou,
             "assign.negative_iou",
-            "at most assign.positive_iou, both in [0, 1]",
+            "at least 0 and at most assign.positive_iou",
             self.negative_iou,
         )
 

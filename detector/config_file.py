@@ -2,7 +2,9 @@
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+import math
+import reprlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -108,7 +110,7 @@ def _dotted_keys(tree: Tree, prefix: str = "") -> list[str]:
 def _from_tree(tree: Mapping[str, Any], *, source: str) -> RunConfig:
     from pydantic import TypeAdapter, ValidationError
 
-    _refuse_unknown(RunConfig(), tree, source=source)
+    _check(RunConfig(), tree, source=source)
     try:
         return TypeAdapter(RunConfig).validate_python(tree)
     except ValidationError as error:
@@ -117,10 +119,11 @@ def _from_tree(tree: Mapping[str, Any], *, source: str) -> RunConfig:
         if isinstance(cause, ConfigError):
             raise ConfigError(f"{source}: {cause}") from error
         key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{source}: {key}: {first['msg']}, got {first['input']!r}") from error
+        raise ConfigError(f"{source}: {key}: {first['msg']}, got {_short(first['input'])}") from error
 
 
-def _refuse_unknown(default: Any, tree: Mapping[Any, Any], *, source: str, prefix: str = "") -> None:
+def _check(default: Any, tree: Mapping[Any, Any], *, source: str, prefix: str = "") -> None:
+    """Refuse what the types alone would let through: unknown names, YAML's booleans, infinity and NaN."""
     known = [f.name for f in dataclasses.fields(default)]
     for key, value in tree.items():
         if key not in known:
@@ -128,8 +131,32 @@ def _refuse_unknown(default: Any, tree: Mapping[Any, Any], *, source: str, prefi
         inner = getattr(default, key)
         if dataclasses.is_dataclass(inner):
             if not isinstance(value, Mapping):
-                raise ConfigError(f"{source}: {prefix}{key} must be a mapping of settings, got {value!r}")
-            _refuse_unknown(inner, cast("Mapping[Any, Any]", value), source=source, prefix=f"{prefix}{key}.")
-        elif isinstance(value, bool) and not isinstance(inner, bool):
-            # YAML reads yes, no, on and off as booleans, which would pass for the numbers 1 and 0.
-            raise ConfigError(f"{source}: {prefix}{key}: {value} is not a value of this setting")
+                raise ConfigError(f"{source}: {prefix}{key} must be a mapping of settings, got {_short(value)}")
+            _check(inner, cast("Mapping[Any, Any]", value), source=source, prefix=f"{prefix}{key}.")
+        else:
+            _check_value(inner, value, key=f"{source}: {prefix}{key}")
+
+
+def _check_value(default: object, value: object, *, key: str) -> None:
+    if isinstance(value, bool) and not isinstance(default, bool):
+        # YAML reads yes, no, on and off as booleans, which would pass for the numbers 1 and 0.
+        raise ConfigError(f"{key}: {value} is not a value of this setting")
+    # Comparisons let NaN through where they should not, and no setting means anything at infinity.
+    for number in cast("Sequence[object]", value) if isinstance(value, (list, tuple)) else (value,):
+        if _is_not_finite(number):
+            raise ConfigError(f"{key} must be finite, got {number}")
+
+
+def _is_not_finite(value: object) -> bool:
+    """True of infinity and NaN, written as a number or as a word that would be read as one."""
+    try:
+        return isinstance(value, (float, str)) and not math.isfinite(float(value))
+    except ValueError:
+        return False
+
+
+def _short(value: object) -> str:
+    """For a message: YAML's aliases can make a few hundred bytes into gigabytes of text."""
+    brief = reprlib.Repr()
+    brief.maxlevel, brief.maxlist, brief.maxdict, brief.maxstring = 2, 4, 4, 80
+    return brief.repr(value)

@@ -69,29 +69,38 @@ def write(
         ConfigError: the folder holds other files, or cannot be written.
         DataError: no image could be read.
     """
-    ids = _image_ids(images, image_ids)
+    target = _next_free(Path("runs")) if folder is None else folder
+    try:
+        _prepare(target, images)
+        return _write(detector, images, target, score, batch_size, _image_ids(images, image_ids), progress)
+    except OSError as error:
+        raise ConfigError(f"{target}: cannot be written ({error.strerror or error}); choose another --out") from error
+
+
+def _write(
+    detector: Detector,
+    images: Sequence[Path],
+    target: Path,
+    score: float,
+    batch_size: int,
+    ids: Sequence[int],
+    progress: Callable[[int, int], None] | None,
+) -> PredictOutcome:
     file_names = _relative_names(images)
     picture_names = _picture_names(images)
     unreadable: list[str] = []
     records: list[dict[str, Any]] = []
     num_read = 0
-    target = _next_free(Path("runs")) if folder is None else folder
-    try:
-        _prepare(target, images)
-        for picture, found in _predicted(detector, images, score, batch_size, unreadable):
-            i = picture.index
-            _write_picture(target / picture_names[i], draw.draw(picture.pixels, found))
-            records += _records(found, detector.label_map, image_id=ids[i], file_name=file_names[i])
-            num_read += 1
-            if progress is not None:
-                progress(num_read + len(unreadable), len(images))
-        if num_read == 0:
-            raise DataError(
-                f"{unreadable[0] if unreadable else 'no image given'} (0 of {len(images)} images were read)"
-            )
-        _write_json(target / _PREDICTIONS, records)
-    except OSError as error:
-        raise ConfigError(f"{target}: cannot be written ({error.strerror or error}); choose another --out") from error
+    for picture, found in _predicted(detector, images, score, batch_size, unreadable):
+        i = picture.index
+        _write_picture(target / picture_names[i], draw.draw(picture.pixels, found))
+        records += _records(found, detector.label_map, image_id=ids[i], file_name=file_names[i])
+        num_read += 1
+        if progress is not None:
+            progress(num_read + len(unreadable), len(images))
+    if num_read == 0:
+        raise DataError(f"{unreadable[0] if unreadable else 'no image given'} (0 of {len(images)} images were read)")
+    _write_json(target / _PREDICTIONS, records)
     return PredictOutcome(folder=target, num_images=num_read, num_detections=len(records), unreadable=tuple(unreadable))
 
 

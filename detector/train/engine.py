@@ -22,6 +22,7 @@ from detector.train import optim, schedule
 from detector.train.ema import AveragedModel
 from detector.train.objective import Objective
 from detector.train.record import EvaluationMetrics, Record, StepMetrics
+from detector.train.schedule import Plan
 from detector.types import Batch, BatchShape, Losses
 
 SECONDS_BETWEEN_RECORDS = 2.0
@@ -50,7 +51,6 @@ class Outcome:
     """How training ended."""
 
     steps: int
-    seconds: float
     best: Quality | None
     interrupted: bool
     unreadable: tuple[str, ...]
@@ -83,71 +83,79 @@ def fit(
     Raises:
         DetectorError: the loss is no longer finite.
     """
-    device = next(model.parameters()).device
-    objective = Objective(config=config, dtype=precision.resolve(config.precision, device))
-    optimizer = optim.build(model, config.optim)
-    average = AveragedModel(model, width=config.optim.ema_width) if config.optim.ema_width else None
-    kept = average.model if average else model
+    learner = _Learner(model, config)
     plan = schedule.plan(config.length, config.data, num_images=num_images)
     keeper = _Keeper(hooks, record)
     meter = _Meter(record, num_images=num_images)
     unreadable: dict[str, None] = {}
-    start = time.monotonic()
-    step = 0
-    model.train()
-
-    def shapes() -> Iterator[BatchShape]:
-        # Counts for itself: loader processes ask ahead of the step that is being trained.
-        for asked in itertools.count():
-            yield schedule.batch_shape(plan.progress(asked, time.monotonic() - start), config.data, canvas_hw)
-
-    batches = open_batches(shapes())
+    clock = _Clock()
+    batches = open_batches(_shapes(plan, clock, config, canvas_hw))
     with _stop_on_interrupt() as stop:
-        while True:
-            progress = plan.progress(step, time.monotonic() - start)
-            if progress >= 1 or stop.is_set():
-                break
+        while (progress := plan.progress(learner.steps, clock.seconds)) < 1 and not stop.is_set():
             if plan.evaluations_due(progress) > keeper.evaluations:
                 with meter.paused():
-                    keeper.evaluate(kept, step, meter.epochs, time.monotonic() - start)
-
-            batch = next(batches).to(device)
-            factor = schedule.lr_factor(step, progress, config.optim)
-            optim.set_lr(optimizer, factor)
-            losses = _step(model, batch, objective, optimizer, config.optim.clip_norm)
-            step += 1
-            if average:
-                average.update(model, step)
+                    keeper.evaluate(learner, meter.epochs, clock.seconds)
+            batch = next(batches).to(learner.device)
+            losses = learner.learn(batch, progress)
             unreadable |= dict.fromkeys(batch.unreadable)
             meter.add(losses, num_images=len(batch.images))
-            meter.show_if_due(step, progress, config.optim.lr * factor)
+            meter.show_if_due(learner, progress)
 
-        interrupted = stop.is_set()
-        meter.flush(step, 1.0 if not interrupted else progress, config.optim.lr * optim.current_factor(optimizer))
-        seconds = time.monotonic() - start
-        hooks.keep_last(kept)
-        if interrupted:
-            record.say(f"interrupted at step {step}: the weights of this step are kept")
-            keeper.keep_unscored(kept)
-        else:
-            keeper.evaluate(kept, step, meter.epochs, seconds)
-    return Outcome(steps=step, seconds=seconds, best=keeper.best, interrupted=interrupted, unreadable=tuple(unreadable))
+        meter.flush(learner, progress)
+        keeper.finish(learner, meter.epochs, clock.seconds, interrupted=stop.is_set())
+    names = tuple(unreadable)
+    return Outcome(steps=learner.steps, best=keeper.best, interrupted=keeper.interrupted, unreadable=names)
 
 
-def _step(
-    model: DetectionModel,
-    batch: Batch,
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-    clip_norm: float,
-) -> Losses:
-    total, losses = objective(model, batch)
-    optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    if clip_norm:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm, foreach=True)
-    optimizer.step()
-    return losses
+class _Clock:
+    """Seconds since training began."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._start
+
+
+def _shapes(plan: Plan, clock: _Clock, config: RunConfig, canvas_hw: tuple[int, int]) -> Iterator[BatchShape]:
+    # Counts steps for itself: loader processes ask ahead of the one that is being trained.
+    for step in itertools.count():
+        yield schedule.batch_shape(plan.progress(step, clock.seconds), config.data, canvas_hw)
+
+
+class _Learner:
+    """The model with everything that changes it, a step at a time."""
+
+    def __init__(self, model: DetectionModel, config: RunConfig) -> None:
+        self.device = next(model.parameters()).device
+        self.steps = 0
+        self.lr = 0.0
+        self._model = model.train()
+        self._config = config.optim
+        self._objective = Objective(config=config, dtype=precision.resolve(config.precision, self.device))
+        self._optimizer = optim.build(model, config.optim)
+        self._average = AveragedModel(model, width=config.optim.ema_width) if config.optim.ema_width else None
+
+    @property
+    def kept(self) -> DetectionModel:
+        """The model to score and to write: the average, where there is one."""
+        return self._average.model if self._average else self._model
+
+    def learn(self, batch: Batch, progress: float) -> Losses:
+        factor = schedule.lr_factor(self.steps, progress, self._config)
+        optim.set_lr(self._optimizer, factor)
+        total, losses = self._objective(self._model, batch)
+        self._optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        if self._config.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._config.clip_norm, foreach=True)
+        self._optimizer.step()
+        self.steps += 1
+        self.lr = self._config.lr * factor
+        if self._average:
+            self._average.update(self._model, self.steps)
+        return losses
 
 
 class _Keeper:
@@ -158,27 +166,34 @@ class _Keeper:
         self._record = record
         self.best: Quality | None = None
         self.evaluations = 0
+        self.interrupted = False
 
-    def evaluate(self, model: DetectionModel, step: int, epoch: float, seconds: float) -> None:
+    def evaluate(self, learner: _Learner, epoch: float, seconds: float) -> None:
         self.evaluations += 1
         if self._hooks.evaluate is None:
-            self._hooks.keep_best(model)
+            self._hooks.keep_best(learner.kept)
             return
-        quality = self._hooks.evaluate(model)
+        quality = self._hooks.evaluate(learner.kept)
         is_best = self.best is None or quality.ap >= self.best.ap
         if is_best:
             self.best = quality
-            self._hooks.keep_best(model)
+            self._hooks.keep_best(learner.kept)
         self._record.evaluation(
             EvaluationMetrics(
-                step=step, epoch=epoch, seconds=seconds, ap=quality.ap, ap50=quality.ap50, is_best=is_best
+                step=learner.steps, epoch=epoch, seconds=seconds, ap=quality.ap, ap50=quality.ap50, is_best=is_best
             )
         )
 
-    def keep_unscored(self, model: DetectionModel) -> None:
-        """A run that ends before its first scoring still leaves a model under the name users look for."""
-        if self.best is None:
-            self._hooks.keep_best(model)
+    def finish(self, learner: _Learner, epoch: float, seconds: float, *, interrupted: bool) -> None:
+        """Keep the end of the run and score it, unless the user is waiting for it to stop."""
+        self.interrupted = interrupted
+        self._hooks.keep_last(learner.kept)
+        if not interrupted:
+            self.evaluate(learner, epoch, seconds)
+            return
+        self._record.say(f"interrupted at step {learner.steps}: the weights of this step are kept")
+        if self.best is None:  # users look for a model under this name
+            self._hooks.keep_best(learner.kept)
 
 
 class _Meter:
@@ -212,28 +227,28 @@ class _Meter:
         self._images += num_images
         self._images_seen += num_images
 
-    def show_if_due(self, step: int, progress: float, lr: float) -> None:
-        if step == 1 or time.monotonic() - self._since >= SECONDS_BETWEEN_RECORDS:
-            self.flush(step, progress, lr)
+    def show_if_due(self, learner: _Learner, progress: float) -> None:
+        if learner.steps == 1 or time.monotonic() - self._since >= SECONDS_BETWEEN_RECORDS:
+            self.flush(learner, progress)
 
-    def flush(self, step: int, progress: float, lr: float) -> None:
+    def flush(self, learner: _Learner, progress: float) -> None:
         if self._sums is None:
             return
         classification, box = cast("list[float]", (self._sums / self._steps).tolist())
         if not (math.isfinite(classification) and math.isfinite(box)):
             raise DetectorError(
-                f"the loss is not finite at step {step} (classification {classification}, box {box}): "
-                f"lower optim.lr (now {lr:.1e}) or lengthen optim.warmup_steps"
+                f"the loss is not finite at step {learner.steps} (classification {classification}, box {box}): "
+                f"lower optim.lr (now {learner.lr:.1e}) or lengthen optim.warmup_steps"
             )
         now = time.monotonic()
         elapsed = now - self._start
         self._record.step(
             StepMetrics(
-                step=step,
+                step=learner.steps,
                 epoch=self.epochs,
                 classification_loss=classification,
                 box_loss=box,
-                lr=lr,
+                lr=learner.lr,
                 images_per_second=self._images / max(now - self._since, 1e-9),
                 seconds=elapsed,
                 eta_seconds=elapsed * (1 - progress) / progress if progress else 0.0,

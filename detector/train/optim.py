@@ -49,9 +49,3 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Give every group its base rate times `factor`."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
-
-
-def current_factor(optimizer: torch.optim.Optimizer) -> float:
-    """The factor `set_lr` was last given."""
-    group = optimizer.param_groups[0]
-    return group["lr"] / group["base_lr"] if group["base_lr"] else 0.0

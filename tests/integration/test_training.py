@@ -77,7 +77,7 @@ def test_what_a_run_leaves_behind(run_folder: Path, data: Path) -> None:
     rows = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
     assert rows[0]["kind"] == "train"
     assert rows[-1]["kind"] == "evaluation"
-    assert rows[-1]["step"] == 3
+    assert rows[-1]["step"] == 40
     trained = model_file.load(run_folder / "best.safetensors")
     assert trained.label_map.category_ids == (7, 40)
     assert trained.preprocess.canvas_hw == (48, 64)

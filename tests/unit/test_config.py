@@ -233,8 +233,9 @@ def test_an_alias_bomb_as_a_value_is_refused_without_being_unfolded(setting: str
     assert len(refused(f"{setting}[{levels}]" + "}" * ("{" in setting))) < 500
 
 
-def test_a_value_that_holds_itself_is_refused() -> None:
-    assert "seed" in refused("seed: &a [*a]")
+@pytest.mark.parametrize("value", ["&a [*a]", "&a {x: *a}", "&a [{x: *a}]"])
+def test_a_value_that_holds_itself_is_refused(value: str) -> None:
+    assert "seed" in refused(f"seed: {value}")
 
 
 # Each rule names its key

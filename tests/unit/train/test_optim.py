@@ -39,7 +39,6 @@ def test_set_lr_keeps_the_ratio(model: DetectionModel) -> None:
     optimizer = optim.build(model, OptimConfig(lr=0.1, backbone_lr_factor=0.5))
     optim.set_lr(optimizer, 0.2)
     assert {round(group["lr"], 9) for group in optimizer.param_groups} == {0.01, 0.02}
-    assert optim.current_factor(optimizer) == pytest.approx(0.2)
 
 
 def test_one_step_changes_only_what_learns(model: DetectionModel) -> None:

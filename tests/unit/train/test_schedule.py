@@ -68,4 +68,5 @@ def test_an_epoch_counts_images_and_not_batches(epochs: int, num_images: int) ->
     assert plan.steps is not None
     shapes = [schedule.batch_shape(plan.progress(step, 0.0), CROPS, (240, 320)) for step in range(plan.steps)]
     seen = sum(shape.size for shape in shapes)
-    assert abs(seen - epochs * num_images) <= 12
+    # The last step and the one that ends the cut-outs are whole: 8.8 images on average, and 12 instead of 4.
+    assert 0 <= seen - epochs * num_images <= 17
