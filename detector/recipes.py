@@ -49,7 +49,7 @@ def small() -> RunConfig:
             priors=PriorConfig(scales=(4.0,)),
         ),
         loss=LossConfig(smooth_l1_weight=0.25, giou_weight=2.0),
-        optim=OptimConfig(lr=3e-3, warmup_steps=100),
+        optim=OptimConfig(lr=3e-3, warmup_steps=50),
         length=LengthConfig(minutes=20),
     )
 

@@ -28,7 +28,7 @@ class Plan:
         return int(progress * self.evaluations + 1e-9)
 
 
-SECONDS_PER_EVALUATION = 120.0  # a run limited by time spends it on training: at most one scoring in so long
+SECONDS_PER_EVALUATION = 240.0  # a run limited by time spends it on training: at most one scoring in so long
 
 
 def plan(length: LengthConfig, data: DataConfig, *, num_images: int) -> Plan:

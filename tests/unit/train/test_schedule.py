@@ -22,7 +22,7 @@ def test_minutes_follow_the_clock_alone() -> None:
     assert plan.progress(0, elapsed=500.0) == 1.0
 
 
-@pytest.mark.parametrize(("minutes", "expected"), [(0.1, 1), (4, 2), (20, 10), (600, 10)])
+@pytest.mark.parametrize(("minutes", "expected"), [(0.1, 1), (4, 1), (20, 5), (600, 10)])
 def test_a_short_run_is_scored_seldom(minutes: float, expected: int) -> None:
     assert schedule.plan(LengthConfig(minutes=minutes), DataConfig(), num_images=1).evaluations == expected
 
