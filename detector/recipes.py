@@ -36,7 +36,10 @@ def make(name: RecipeName) -> RunConfig:
 
 
 def small() -> RunConfig:
-    """ResNet-18 with light heads at 320 pixels: for a CPU, or a few hundred images."""
+    """ResNet-18 with light heads at 320 pixels: for a CPU, or a few hundred images.
+
+    Blood cells from scratch in 20 minutes on two Zen 3 cores: test AP 0.592, AP50 0.892 (README, Measured).
+    """
     head = TowerConfig(depth=2, width=96)
     return RunConfig(
         data=DataConfig(image_size=320, batch_size=4, crops=CropConfig(share=0.7)),
