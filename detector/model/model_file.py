@@ -99,12 +99,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         CheckpointError: the file is missing or is not one.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such model file")
+        raise CheckpointError(f"{path}: no such model file; check the path")
     try:
         with cast("AbstractContextManager[_Opened]", safetensors.safe_open(path, framework="pt")) as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: is not a safetensors model file ({error})") from error
+        raise CheckpointError(
+            f"{path}: is not a safetensors model file ({error}); give the best.safetensors of a run"
+        ) from error
 
 
 class _Opened(Protocol):
