@@ -6,6 +6,7 @@ a command has understood its options, not before.
 
 import contextlib
 import difflib
+import importlib
 import json
 import os
 import sys
@@ -18,23 +19,25 @@ from typing import TypeVar
 from detector import options as forms
 from detector.errors import ConfigError, DetectorError
 
-Options = TypeVar("Options", forms.Train, forms.Evaluate, forms.Predict)
+Options = TypeVar("Options", forms.Train, forms.Evaluate, forms.Predict, forms.Benchmark)
 
 INTERRUPTED = 130
 
-COMMANDS = ("train", "eval", "predict")
+COMMANDS = ("train", "eval", "predict", "benchmark")
 
 HELP = """\
-usage: detector {train,eval,predict} ...
+usage: detector {train,eval,predict,benchmark} ...
 
 Train, score and use an object detector on images with a COCO JSON.
 
 commands:
-  train    Train on a data set; writes a run folder with the best model.
-  eval     Score a model, or a COCO results file, against ground truth.
-  predict  Find objects in images; writes pictures and a COCO results file.
+  train      Train on a data set; writes a run folder with the best model.
+  eval       Score a model, or a COCO results file, against ground truth.
+  predict    Find objects in images; writes pictures and a COCO results file.
+  benchmark  Measure this program: memory, time and gradients of its heads.
 
-`detector COMMAND --help` lists the options of a command.
+`detector COMMAND --help` lists the options of a command, `detector --version`
+says which version this is.
 
 examples:
   detector train data/blood-cells --recipe small --minutes 4
@@ -67,9 +70,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             return evaluate(rest)
         case "predict":
             return predict(rest)
+        case "benchmark":
+            return benchmark(rest)
         case "-h" | "--help":
             with _reader_may_leave():
                 sys.stdout.write(HELP)
+            return 0
+        case "--version":
+            with _reader_may_leave():
+                sys.stdout.write(f"detector {_version()}\n")
             return 0
         case "":
             sys.stderr.write(HELP)
@@ -79,6 +88,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             cure = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(COMMANDS)}"
             _note("error", f"no command {command!r}; {cure}")
             return ConfigError.exit_code
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("detector")
+    except metadata.PackageNotFoundError:
+        return "of a source folder that is not installed"
 
 
 def train(argv: Sequence[str] | None = None) -> int:
@@ -91,6 +109,10 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
 
 def predict(argv: Sequence[str] | None = None) -> int:
     return _door(forms.parse_predict, _predict, argv)
+
+
+def benchmark(argv: Sequence[str] | None = None) -> int:
+    return _door(forms.parse_benchmark, _benchmark, argv)
 
 
 def _train(options: forms.Train) -> Answer:
@@ -128,23 +150,37 @@ def _evaluate(options: forms.Evaluate) -> Answer:
     files = _results_files(options)
     if files is not None:
         return _evaluate_files(*files)
-    if options.checkpoint is None or options.data is None:
-        raise ConfigError("eval needs CHECKPOINT and DATA, or --ground-truth and --predictions")
+    if not options.checkpoints or (options.data is None and options.annotations is None):
+        raise ConfigError("eval needs CHECKPOINT and DATA (or --annotations), or --ground-truth and --predictions")
+    _check_eval_data(options)
 
     from detector import run
     from detector.evaluate import text
 
-    data = run.DataPaths(folder=options.data, train_json=None, val_json=None, images=None)
-    outcome = run.evaluate(options.checkpoint, data, split=options.split, out=options.out, device=options.device)
+    data = run.DataPaths(folder=options.data, annotations=options.annotations, images=options.images)
+    outcome = run.evaluate(options.checkpoints, data, split=options.split, out=options.out, device=options.device)
     return Answer(
         text=f"{text.table(outcome.scores)}\n\nresults  {outcome.results_path}",
         values={
             "scores": text.as_json(outcome.scores),
             "results": str(outcome.results_path),
+            "scores_file": str(outcome.scores_path),
             "unreadable": list(outcome.unreadable),
         },
         warnings=tuple(f"its objects count as missed: {reason}" for reason in outcome.unreadable),
     )
+
+
+def _check_eval_data(options: forms.Evaluate) -> None:
+    """The data of eval is a folder, or one file with its images."""
+    if options.annotations is None:
+        if options.images is not None:
+            raise ConfigError("--images goes with --annotations; DATA knows its own images")
+        return
+    if options.data is not None:
+        raise ConfigError(f"--annotations and DATA {str(options.data)!r} both name the data; keep one")
+    if options.split != "test":
+        raise ConfigError("--split has no meaning beside --annotations; leave it out")
 
 
 def _evaluate_files(ground_truth: Path, predictions: Path) -> Answer:
@@ -162,7 +198,9 @@ def _results_files(options: forms.Evaluate) -> tuple[Path, Path] | None:
     if options.ground_truth is None or options.predictions is None:
         raise ConfigError("--ground-truth and --predictions go together")
     of_a_model = {
-        "CHECKPOINT": options.checkpoint is not None,
+        "CHECKPOINT": options.checkpoints != (),
+        "--annotations": options.annotations is not None,
+        "--images": options.images is not None,
         "--split": options.split != "test",
         "--out": options.out is not None,
         "--device": options.device != "auto",
@@ -174,15 +212,15 @@ def _results_files(options: forms.Evaluate) -> tuple[Path, Path] | None:
 
 
 def _predict(options: forms.Predict) -> Answer:
-    if not options.sources:
-        raise ConfigError("predict needs at least one SOURCE: an image, a folder or a glob pattern")
+    if not options.checkpoints or not options.sources:
+        raise ConfigError("predict needs a CHECKPOINT and at least one SOURCE: an image, a folder or a glob pattern")
     if not 0 <= options.score <= 1:
         raise ConfigError(f"--score must be between 0 and 1, got {options.score}")
 
     from detector import run
 
     outcome = run.predict(
-        options.checkpoint, options.sources, out=options.out, score=options.score, device=options.device
+        options.checkpoints, options.sources, out=options.out, score=options.score, device=options.device
     )
     return Answer(
         text=f"objects   {outcome.num_detections} in {outcome.num_images} images\npictures  {outcome.folder}",
@@ -196,13 +234,44 @@ def _predict(options: forms.Predict) -> Answer:
     )
 
 
+def _benchmark(options: forms.Benchmark) -> Answer:
+    for name, value in {"--rounds": options.rounds, "--batch-size": options.batch_size}.items():
+        if value < 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}")
+
+    from detector.benchmark import heads, text
+    from detector.model import device
+
+    settings = heads.Settings(
+        recipes=heads.RECIPES if options.recipe is None else (options.recipe,),
+        batch_size=options.batch_size,
+        image_size=options.image_size,
+        rounds=options.rounds,
+    )
+    report = heads.measure(settings, device.resolve(options.device), lambda line: _note("benchmark", line))
+    return Answer(text=text.table(report), values=text.as_json(report))
+
+
 def _door(
     parse: Callable[[Sequence[str]], Options], command: Callable[[Options], Answer], argv: Sequence[str] | None
 ) -> int:
     with _reader_may_leave():
         options = parse(sys.argv[1:] if argv is None else argv)
-        return _run(lambda: command(options), as_json=options.as_json, debug=options.debug)
+        return _run(lambda: _with_imports(command, options), as_json=options.as_json, debug=options.debug)
     return DetectorError.exit_code
+
+
+def _with_imports(command: Callable[[Options], Answer], options: Options) -> Answer:
+    """Run a command after the modules that the user named for it."""
+    for name in getattr(options, "imports", ()):
+        here = str(Path.cwd())  # where the user's own module most likely is
+        if here not in sys.path:
+            sys.path.insert(0, here)
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(f"--import {name}: {error}; start in the folder of the module, or install it") from error
+    return command(options)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import math
 import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 from detector.config import RunConfig
 from detector.errors import ConfigError
@@ -77,7 +77,7 @@ def _plain(value: Any) -> Any:
     """YAML has no tuples."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in cast("Tree", value).items()}
-    return [_plain(item) for item in cast("tuple[Any, ...]", value)] if isinstance(value, tuple) else value
+    return [_plain(item) for item in cast("Sequence[Any]", value)] if isinstance(value, (tuple, list)) else value
 
 
 def _nearest(key: str, known: list[str]) -> str:
@@ -86,31 +86,48 @@ def _nearest(key: str, known: list[str]) -> str:
 
 
 def _set_dotted(tree: Tree, dotted: str, value: object) -> None:
-    known = _dotted_keys(tree)
+    known = _dotted_keys(RunConfig, tree)
     if dotted not in known:
         group = [key for key in known if key.startswith(f"{dotted}.")]
         if group:
             raise ConfigError(f"{dotted} is a group of settings; name one of them: {', '.join(group)}")
         raise ConfigError(f"unknown setting {dotted!r}: {_nearest(dotted, known)}")
     *parents, last = dotted.split(".")
-    node = tree
+    node: Any = tree
     for part in parents:
-        node = cast("Tree", node[part])
+        node = cast("Tree", node)[part] if isinstance(node, dict) else _named(node, part)
     node[last] = value
 
 
-def _dotted_keys(tree: Tree, prefix: str = "") -> list[str]:
+def _named(groups: Sequence[Tree], name: str) -> Tree:
+    return next(group for group in groups if group["name"] == name)
+
+
+def _dotted_keys(group: type, tree: Tree, prefix: str = "") -> list[str]:
+    """Every setting's address; the entries of a list of groups, such as the heads, go by their names."""
     keys: list[str] = []
-    for key, value in tree.items():
+    for key, kind in get_type_hints(group).items():
         name = f"{prefix}{key}"
-        keys += _dotted_keys(cast("Tree", value), f"{name}.") if isinstance(value, dict) else [name]
+        if dataclasses.is_dataclass(kind):
+            keys += _dotted_keys(cast("type", kind), tree[key], f"{name}.")
+            continue
+        keys.append(name)
+        if (entry := _entry_kind(kind)) is not None:
+            for item in cast("Sequence[Tree]", tree[key]):
+                keys += _dotted_keys(entry, item, f"{name}.{item['name']}.")
     return keys
+
+
+def _entry_kind(kind: Any) -> type | None:
+    """The group that a list of groups is made of."""
+    entry = get_args(kind)[0] if get_origin(kind) is tuple else None
+    return cast("type", entry) if dataclasses.is_dataclass(entry) else None
 
 
 def _from_tree(tree: Mapping[str, Any], *, source: str) -> RunConfig:
     from pydantic import TypeAdapter, ValidationError
 
-    _check(RunConfig(), tree, source=source)
+    _check(RunConfig, tree, source=source)
     try:
         return TypeAdapter(RunConfig).validate_python(tree)
     except ValidationError as error:
@@ -122,27 +139,39 @@ def _from_tree(tree: Mapping[str, Any], *, source: str) -> RunConfig:
         raise ConfigError(f"{source}: {key}: {first['msg']}, got {_short(first['input'])}") from error
 
 
-def _check(default: Any, tree: Mapping[Any, Any], *, source: str, prefix: str = "") -> None:
-    """Refuse what the types alone would let through: unknown names, YAML's booleans, infinity and NaN."""
-    known = [f.name for f in dataclasses.fields(default)]
+def _check(group: type, tree: Mapping[Any, Any], *, source: str, prefix: str = "") -> None:
+    """Refuse what validation alone would let through: unknown names, YAML's booleans, infinity and NaN."""
+    kinds = get_type_hints(group)
     for key, value in tree.items():
-        if key not in known:
-            raise ConfigError(f"{source}: unknown setting '{prefix}{key}': {_nearest(str(key), known)}")
-        inner = getattr(default, key)
-        if dataclasses.is_dataclass(inner):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{source}: {prefix}{key} must be a mapping of settings, got {_short(value)}")
-            _check(inner, cast("Mapping[Any, Any]", value), source=source, prefix=f"{prefix}{key}.")
-        else:
-            _check_value(inner, value, key=f"{source}: {prefix}{key}")
+        if key not in kinds:
+            raise ConfigError(f"{source}: unknown setting '{prefix}{key}': {_nearest(str(key), list(kinds))}")
+        _check_value(kinds[key], value, source=source, name=f"{prefix}{key}")
 
 
-def _check_value(default: object, value: object, *, key: str) -> None:
-    if isinstance(value, bool) and not isinstance(default, bool):
+def _check_value(kind: Any, value: Any, *, source: str, name: str) -> None:
+    key = f"{source}: {name}"
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{key} must be a mapping of settings, got {_short(value)}")
+        _check(cast("type", kind), cast("Mapping[Any, Any]", value), source=source, prefix=f"{name}.")
+    elif (entry := _entry_kind(kind)) is not None:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{key} must be a list of groups of settings, got {_short(value)}")
+        for i, item in enumerate(cast("Sequence[Any]", value)):
+            _check_value(entry, item, source=source, name=f"{name}.{i}")
+    else:
+        _check_plain(kind, value, key)
+
+
+def _check_plain(kind: Any, value: Any, key: str) -> None:
+    if isinstance(value, bool) and kind is not bool:
         # YAML reads yes, no, on and off as booleans, which would pass for the numbers 1 and 0.
         raise ConfigError(f"{key}: {value} is not a value of this setting")
     # Comparisons let NaN through where they should not, and no setting means anything at infinity.
-    for number in cast("Sequence[object]", value) if isinstance(value, (list, tuple)) else (value,):
+    items: Any = list(cast("Mapping[Any, Any]", value).values()) if isinstance(value, Mapping) else value
+    for number in cast("Sequence[Any]", items) if isinstance(items, (list, tuple)) else (items,):
+        if isinstance(number, bool) and kind is not bool:
+            raise ConfigError(f"{key}: {number} is not a value of this setting")
         if _is_not_finite(number):
             raise ConfigError(f"{key} must be finite, got {number}")
 

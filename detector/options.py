@@ -7,6 +7,7 @@ are immediate.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -19,6 +20,7 @@ from detector.errors import ConfigError
 from detector.recipes import RecipeName
 
 Options = TypeVar("Options")
+MODEL_SUFFIX = ".safetensors"
 
 
 def _shown(metavar: str, default: str = "") -> Any:
@@ -38,6 +40,7 @@ EVAL_EXAMPLES = """\
 examples:
   detector eval runs/train-001/best.safetensors data/blood-cells
   detector eval runs/train-001/best.safetensors data/blood-cells --split val
+  detector eval best.safetensors --annotations a.json --images pictures/
   detector eval --ground-truth test.json --predictions results.json --json
 """
 
@@ -45,11 +48,29 @@ PREDICT_EXAMPLES = """\
 examples:
   detector predict runs/train-001/best.safetensors image.jpg
   detector predict runs/train-001/best.safetensors photos/ --score 0.5
+  detector predict a.safetensors b.safetensors photos/
+"""
+
+BENCHMARK_EXAMPLES = """\
+examples:
+  detector benchmark heads
+  detector benchmark heads --recipe small --batch-size 2 --image-size 320
 """
 
 Device = Annotated[Literal["auto", "cpu", "cuda"], conf.arg(help="Where to compute; auto takes a GPU if there is one.")]
 AsJson = Annotated[bool, conf.arg(name="json", help="Print the result as one JSON object.", help_behavior_hint="")]
 Debug = Annotated[bool, conf.arg(help="Show the traceback of an error.", help_behavior_hint="")]
+
+Imports = Annotated[
+    tuple[str, ...],
+    conf.UseAppendAction,
+    conf.arg(
+        name="import",
+        metavar="MODULE",
+        help="Python module with heads of your own, run before anything else (repeatable).",
+        help_behavior_hint="",
+    ),
+]
 
 Start = conf.create_mutex_group(required=False, title="starting point")
 Length = conf.create_mutex_group(required=False, title="length, instead of the recipe's")
@@ -75,6 +96,10 @@ class Train:
     """Run folder."""
     init: Annotated[str, conf.arg(metavar="imagenet|none|FILE")] = "none"
     """First weights. imagenet downloads the trunk once; FILE is a model file."""
+    teacher: Annotated[Path | None, _shown("FILE")] = None
+    """Trained model of the same classes to learn from besides."""
+    heads: Annotated[Literal["joint", "sequential"] | None, _shown("joint|sequential")] = None
+    """sequential runs the heads one after another: less memory, equal gradients."""
     image_size: Annotated[int | None, _shown("S")] = None
     """Longer side of the network input in pixels."""
     batch_size: Annotated[int | None, _shown("B")] = None
@@ -98,6 +123,7 @@ class Train:
     """COCO JSON to validate on, in place of that of DATA."""
     images: Annotated[Path | None, _shown("DIR")] = None
     """Folder of the images of these two; else looked for around them."""
+    imports: Imports = ()
     as_json: AsJson = False
     debug: Debug = False
 
@@ -106,38 +132,91 @@ class Train:
 class Evaluate:
     """Score a model on a data set, or a COCO results file against ground truth."""
 
-    checkpoint: Annotated[Path | None, conf.Positional, _shown("[CHECKPOINT]")] = None
-    """Model file, such as best.safetensors of a run."""
-    data: Annotated[Path | None, conf.Positional, _shown("[DATA]")] = None
-    """Data set folder."""
+    inputs: Annotated[tuple[Path, ...], conf.Positional, _shown("[CHECKPOINT... DATA]")] = ()
+    """Model file, such as best.safetensors of a run, and data set folder. What several models find is fused."""
     split: Literal["train", "val", "test"] = "test"
     """Part of the data set."""
-    out: Annotated[Path | None, _shown("DIR")] = None
-    """Folder for the scores and the results file."""
+    annotations: Annotated[Path | None, _shown("FILE")] = None
+    """COCO JSON to score on, in place of DATA."""
+    images: Annotated[Path | None, _shown("DIR")] = None
+    """Folder of its images; else looked for around it."""
+    out: Annotated[Path | None, _shown("DIR", "(default: eval-SPLIT beside CHECKPOINT)")] = None
+    """Folder for predictions.json and scores.json."""
     device: Device = "auto"
     ground_truth: Annotated[Path | None, _shown("FILE")] = None
     """COCO JSON to score against, instead of a model and DATA."""
     predictions: Annotated[Path | None, _shown("FILE")] = None
     """COCO results file to score."""
+    imports: Imports = ()
     as_json: AsJson = False
     debug: Debug = False
+
+    @property
+    def checkpoints(self) -> tuple[Path, ...]:
+        """The first of the inputs, and what follows it as long as it is called a model file."""
+        return _leading_models(self.inputs)
+
+    @property
+    def data(self) -> Path | None:
+        rest = self.inputs[len(self.checkpoints) :]
+        if len(rest) > 1:
+            raise ConfigError(
+                f"eval takes one data set, got {str(rest[0])!r} and {str(rest[1])!r}; "
+                f"name model files (*{MODEL_SUFFIX}) first, then the data"
+            )
+        return rest[0] if rest else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Predict:
     """Find objects in images."""
 
-    checkpoint: Annotated[Path, conf.Positional, _shown("CHECKPOINT")]
-    """Model file, such as best.safetensors of a run."""
-    sources: Annotated[tuple[str, ...], conf.Positional, _shown("SOURCE...")]
-    """Image files, folders or glob patterns."""
+    inputs: Annotated[tuple[str, ...], conf.Positional, _shown("CHECKPOINT... SOURCE...")]
+    """Model file, such as best.safetensors of a run, then image files, folders or glob patterns. What several models
+    find is fused."""
     out: Annotated[Path | None, _shown("DIR", "(default: runs/predict-001, counted up)")] = None
     """Folder for the pictures and the results file."""
     score: Annotated[float, conf.arg(metavar="X")] = 0.3
     """Lowest score of an object that is reported."""
     device: Device = "auto"
+    imports: Imports = ()
     as_json: AsJson = False
     debug: Debug = False
+
+    @property
+    def checkpoints(self) -> tuple[Path, ...]:
+        """The first of the inputs, and what follows it as long as it is called a model file."""
+        return _leading_models([Path(one) for one in self.inputs])
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return self.inputs[len(self.checkpoints) :]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """Measure this program: training steps with all heads at once, and one by one."""
+
+    what: Annotated[Literal["heads"], conf.Positional]
+    """What to measure."""
+    recipe: Annotated[
+        RecipeName | None, _shown("{small,standard,retinanet}", "(default: standard, then retinanet)")
+    ] = None
+    """Settings of the network and its losses."""
+    batch_size: Annotated[int, conf.arg(metavar="B")] = 8
+    """Images a step."""
+    image_size: Annotated[int, conf.arg(metavar="S")] = 640
+    """Side of the images in pixels."""
+    rounds: Annotated[int, conf.arg(metavar="N")] = 5
+    """Timed steps of each way of running the heads."""
+    device: Device = "auto"
+    as_json: AsJson = False
+    debug: Debug = False
+
+
+def _leading_models(inputs: Sequence[Path]) -> tuple[Path, ...]:
+    more = takewhile(lambda path: path.suffix == MODEL_SUFFIX, inputs[1:])
+    return (*inputs[:1], *more)
 
 
 def parse_train(argv: Sequence[str]) -> Train:
@@ -150,6 +229,10 @@ def parse_evaluate(argv: Sequence[str]) -> Evaluate:
 
 def parse_predict(argv: Sequence[str]) -> Predict:
     return _parse(Predict, argv, prog="detector predict", examples=PREDICT_EXAMPLES)
+
+
+def parse_benchmark(argv: Sequence[str]) -> Benchmark:
+    return _parse(Benchmark, argv, prog="detector benchmark", examples=BENCHMARK_EXAMPLES)
 
 
 def config_of(options: Train) -> RunConfig:
@@ -169,6 +252,8 @@ def config_of(options: Train) -> RunConfig:
 
 def _own_options(options: Train) -> dict[str, object]:
     settings: dict[str, object] = {
+        "distill.teacher": None if options.teacher is None else str(options.teacher),
+        "memory.heads": options.heads,
         "data.image_size": options.image_size,
         "data.batch_size": options.batch_size,
         "data.workers": options.workers,

@@ -1,5 +1,6 @@
 """A run is a function that returns a whole configuration. A recipe only picks; `config.py` defines."""
 
+from dataclasses import replace
 from typing import Literal, assert_never, get_args
 
 from detector.config import (
@@ -8,6 +9,7 @@ from detector.config import (
     CropConfig,
     DataConfig,
     DecodeConfig,
+    HeadConfig,
     LengthConfig,
     LossConfig,
     ModelConfig,
@@ -15,10 +17,13 @@ from detector.config import (
     PriorConfig,
     PyramidConfig,
     RunConfig,
+    StageConfig,
     TowerConfig,
 )
 
-RecipeName = Literal["small", "standard", "retinanet"]
+RecipeName = Literal[
+    "small", "standard", "retinanet", "distill-one-stage", "distill-two-stage", "distill-three-stage", "localizer"
+]
 NAMES: tuple[RecipeName, ...] = get_args(RecipeName)
 
 
@@ -31,6 +36,14 @@ def make(name: RecipeName) -> RunConfig:
             return standard()
         case "retinanet":
             return retinanet()
+        case "localizer":
+            return localizer()
+        case "distill-one-stage":
+            return distill_one_stage()
+        case "distill-two-stage":
+            return distill_two_stage()
+        case "distill-three-stage":
+            return distill_three_stage()
         case _:
             assert_never(name)
 
@@ -47,8 +60,7 @@ def small() -> RunConfig:
         model=ModelConfig(
             backbone="resnet18",
             pyramid=PyramidConfig(first_level=3, last_level=6, width=96),
-            classification=head,
-            box=head,
+            heads=_two_heads(head),
             priors=PriorConfig(scales=(4.0,)),
         ),
         loss=LossConfig(smooth_l1_weight=0.25, giou_weight=2.0),
@@ -79,8 +91,7 @@ def retinanet() -> RunConfig:
             batch_norm="frozen",
             frozen_stages=2,
             pyramid=PyramidConfig(extra_from="pyramid"),
-            classification=head,
-            box=head,
+            heads=_two_heads(head),
             priors=PriorConfig(
                 scales=(4.0, 4.0 * 2 ** (1 / 3), 4.0 * 2 ** (2 / 3)), ratios=(0.5, 1.0, 2.0), anchoring="corner"
             ),
@@ -92,4 +103,67 @@ def retinanet() -> RunConfig:
         decode=DecodeConfig(
             min_score=0.05, nms_iou=0.5, candidates=1000, candidates_per_level=True, max_detections=300
         ),
+    )
+
+
+def localizer() -> RunConfig:
+    """The class and the box of the one main object of an image (Sermanet et al. 2014, OverFeat, section 4).
+
+    ResNet-18, global pooling, and one fully connected layer each for the class and the box. From scratch on 300
+    generated images at 96 pixels, 140 steps: mean IoU 0.82, accuracy 0.99 (tests/integration/test_localizer.py).
+    """
+    return RunConfig(
+        data=DataConfig(image_size=224, batch_size=16),
+        # Never larger than it fits, so that the main object is in sight; smaller and elsewhere, to learn places.
+        augment=AugmentConfig(scale=(0.7, 1.0)),
+        model=ModelConfig(
+            backbone="resnet18",
+            neck="pool",
+            heads=_two_heads(TowerConfig(depth=0)),
+            delta_std=(0.2, 0.2, 0.4, 0.4),  # about their spread around the whole image
+        ),
+        assign=AssignConfig(kind="main"),
+        loss=LossConfig(classification="categorical", smooth_l1_beta=0.05, smooth_l1_weight=0.7),
+        optim=OptimConfig(lr=2e-3, warmup_steps=50),
+        length=LengthConfig(minutes=20),
+        decode=DecodeConfig(min_score=0.0, candidates=1, max_detections=1),
+    )
+
+
+_NO_HINTS = {"features.hidden": 0.0, "features.attention": 0.0}
+_NO_LOGITS = {"classification.logit": 0.0, "box.logit": 0.0}
+
+
+def distill_one_stage() -> RunConfig:
+    """`small` with a teacher (--teacher): hidden, attention and logit losses together from start to end."""
+    return small()
+
+
+def distill_two_stage() -> RunConfig:
+    """`small` with a teacher: first its features (hidden and attention), then its predictions (logits)."""
+    return replace(
+        small(),
+        stages=(
+            StageConfig(name="features", share=0.3, weights=_NO_LOGITS),
+            StageConfig(name="logits", share=0.7, weights=_NO_HINTS),
+        ),
+    )
+
+
+def distill_three_stage() -> RunConfig:
+    """`small` with a teacher: its features, then features and predictions, then predictions alone."""
+    return replace(
+        small(),
+        stages=(
+            StageConfig(name="features", share=0.2, weights=_NO_LOGITS),
+            StageConfig(name="all", share=0.2),
+            StageConfig(name="logits", share=0.6, weights=_NO_HINTS),
+        ),
+    )
+
+
+def _two_heads(tower: TowerConfig) -> tuple[HeadConfig, ...]:
+    return (
+        HeadConfig(name="classification", kind="classification", tower=tower),
+        HeadConfig(name="box", kind="box", tower=tower),
     )

@@ -18,6 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+GREY = 114
+"""Level of what is no image: the canvas around it, and what shows through its transparent pixels."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelMap:
@@ -46,7 +49,7 @@ class Preprocess:
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """Of RGB in [0, 1]; the defaults are ImageNet's."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    padding: int = 114
+    padding: int = GREY
     """Grey level of the canvas outside the image."""
 
 
@@ -110,7 +113,7 @@ class Batch:
     indices: Tensor  # int64 [B], rows of the data set
     placements: tuple[Placement, ...]  # length B
     unreadable: tuple[str, ...] = ()
-    """Image files that could not be read and whose place in the batch another image took."""
+    """Why, for each image file that could not be read; in training another image took its place in the batch."""
 
     def to(self, device: torch.device) -> Self:
         return type(self)(
@@ -152,6 +155,8 @@ class Prediction:
 
     logits: Tensor  # float [B, A, C], or [B, A, C + 1] with background last under softmax
     deltas: Tensor  # float [B, A, 4], box offsets as `geometry.codec` writes them
+    score_factor: Tensor | None = None
+    """Float [B, A] in [0, 1], of the heads that judge a box; multiplied into its scores."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,12 +169,48 @@ class Assignment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Losses:
-    """Loss terms, divided by the count of positives and not yet weighted. All scalars."""
+class TeacherTargets:
+    """What a trained model says of the same priors."""
 
-    classification: Tensor
-    smooth_l1: Tensor
-    giou: Tensor
+    logits: Tensor  # float32 [B, A, C]
+    deltas: Tensor  # float32 [B, A, 4]
+    box_weight: Tensor  # float32 [B, A], the teacher's confidence; sums to the count that losses are divided by
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorTargets:
+    """What every prior is to predict; boxes and labels mean something only where is_positive."""
+
+    priors: Tensor  # float32 [A, 4] xyxy canvas pixels
+    boxes: Tensor  # float32 [B, A, 4] xyxy canvas pixels
+    labels: Tensor  # int64 [B, A]
+    is_positive: Tensor  # bool [B, A]
+    weight: Tensor  # float32 [B, A], 0 where the prior is ignored, else 1
+    teacher: TeacherTargets | None = None
+
+    def piece(self, images: slice, rows: slice) -> Self:
+        """The same for some of the images and a run of the priors."""
+        t = self.teacher
+        here = (images, rows)
+        return type(self)(
+            priors=self.priors[rows],
+            boxes=self.boxes[here],
+            labels=self.labels[here],
+            is_positive=self.is_positive[here],
+            weight=self.weight[here],
+            teacher=None
+            if t is None
+            else TeacherTargets(logits=t.logits[here], deltas=t.deltas[here], box_weight=t.box_weight[here]),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Losses:
+    """Loss terms, divided by the count of positives and not yet weighted."""
+
+    terms: tuple[str, ...]
+    """Names, `head.term`, such as box.smooth_l1."""
+    values: Tensor  # float32 [len(terms)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +221,8 @@ class Detections:
     scores: Tensor  # float32 [K], in [0, 1]
     labels: Tensor  # int64 [K]
     names: tuple[str, ...]  # length K, the class of each
+    class_scores: Tensor | None = None
+    """Float32 [K, C], the score of every class at each box; None where several models were fused."""
 
     def __len__(self) -> int:
         return len(self.names)

@@ -18,10 +18,11 @@ class Item:
     index: int
     placement: Placement
     unreadable: tuple[str, ...] = ()
+    """Why, for each image that was tried and could not be read."""
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Stack; items without a sample leave only their names behind, so a batch may be smaller, even empty."""
+    """Stack; items without a sample leave only their reasons behind, so a batch may be smaller, even empty."""
     present = [(item, item.sample) for item in items if item.sample is not None]
     shape = present[0][1].image.shape if present else (0, 0, 3)
     images = np.zeros((len(present), *shape), np.uint8)
@@ -33,7 +34,7 @@ def collate(items: Sequence[Item]) -> Batch:
         targets=_pad([sample for _, sample in present]),
         indices=torch.tensor([item.index for item, _ in present], dtype=torch.int64),
         placements=tuple(item.placement for item, _ in present),
-        unreadable=tuple(name for item in items for name in item.unreadable),
+        unreadable=tuple(dict.fromkeys(reason for item in items for reason in item.unreadable)),
     )
 
 

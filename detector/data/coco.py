@@ -1,6 +1,8 @@
 """Read a COCO detection file into columns, or say exactly what is wrong with it."""
 
 import dataclasses
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +16,7 @@ from detector.data.records import Table
 from detector.errors import DataError
 from detector.types import LabelMap
 
+_SHOWN = 8
 _ROUNDING = 1.0  # pixels by which a box may leave its image without a word
 
 
@@ -126,9 +129,14 @@ def _images(table: Table, root: Path) -> _Images:
             table.finding("file names had backslashes, read as slashes", repaired_names),
             table.finding("sizes were not written as whole numbers", repaired_sizes),
             table.finding("sizes were missing and taken from the image files", unknown),
-            Finding(what="file names stand more than once", count=len(names) - len(set(names))),
+            _repeated(names),
         ),
     )
+
+
+def _repeated(names: Sequence[str]) -> Finding:
+    repeated = [repr(name) for name, count in Counter(names).items() if count > 1]
+    return Finding(what="file names stand more than once", count=len(repeated), first=tuple(repeated[:_SHOWN]))
 
 
 def _objects(table: Table, images: _Images, label_map: LabelMap) -> _Objects:

@@ -1,6 +1,6 @@
 """From a row of the columns to an image on its canvas."""
 
-import numpy as np
+import torch
 from torch.utils.data import Dataset
 
 from detector.config import AugmentConfig
@@ -37,14 +37,12 @@ class TrainingSet(Dataset[Outcome]):
     def __getitem__(self, key: Key) -> Outcome:
         epoch, wanted, window_hw = key
         unreadable: list[str] = []
-        reason = ""
         for step in range(len(self)):
             index = (wanted + step) % len(self)
             try:
                 sample = load_sample(self._columns, index)
             except DataError as error:
-                unreadable.append(self._columns.file_name(index))
-                reason = str(error)
+                unreadable.append(str(error))
                 continue
             return Item(
                 sample=self._augment(sample, (self._seed, epoch, wanted), window_hw),
@@ -52,7 +50,8 @@ class TrainingSet(Dataset[Outcome]):
                 placement=Placement(scale=1.0, original_hw=window_hw),
                 unreadable=tuple(unreadable),
             )
-        return DataError(f"{self._columns.annotations}: none of its {len(self)} images can be read; the last: {reason}")
+        last = unreadable[-1]
+        return DataError(f"{self._columns.annotations}: none of its {len(self)} images can be read; the last: {last}")
 
 
 class EvaluationSet(Dataset[Outcome]):
@@ -69,12 +68,12 @@ class EvaluationSet(Dataset[Outcome]):
         canvas_hw = self._preprocess.canvas_hw
         try:
             sample = load_sample(self._columns, index)
-        except DataError:
+        except DataError as error:
             height, width = self._columns.sizes_hw[index].tolist()
             placement = letterbox.fit((height, width), canvas_hw)
-            return Item(sample=None, index=index, placement=placement, unreadable=(self._columns.file_name(index),))
+            return Item(sample=None, index=index, placement=placement, unreadable=(str(error),))
         canvas, placement = place(sample.image, canvas_hw, self._preprocess.padding)
-        boxes = (sample.boxes * np.float64(placement.scale)).astype(np.float32)
+        boxes = letterbox.boxes_to_canvas(torch.from_numpy(sample.boxes), placement).numpy()
         on_canvas = Sample(image=canvas, boxes=boxes, labels=sample.labels, is_crowd=sample.is_crowd)
         return Item(sample=on_canvas, index=index, placement=placement)
 
@@ -96,13 +95,3 @@ def load_sample(columns: Columns, row: int) -> Sample:
         )
     here = columns.objects(row)
     return Sample(image=image, boxes=columns.boxes[here], labels=columns.labels[here], is_crowd=columns.is_crowd[here])
-
-
-def why_unreadable(columns: Columns, name: str) -> str:
-    """The reason in a sentence, for an image file that a batch named; it is looked at once more."""
-    row = next(row for row in range(len(columns)) if columns.file_name(row) == name)
-    try:
-        load_sample(columns, row)
-    except DataError as error:
-        return str(error)
-    return f"{columns.path(row)}: could not be read before and can be now; was it being written?"

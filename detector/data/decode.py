@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from detector.errors import DataError
+from detector.types import GREY
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 100_000_000
 _MAX_BYTES = 1 << 30
-_TRANSPARENT = 114
-"""Grey that shows through transparent pixels: that of the canvas around an image."""
 _ORIENTATION = 0x0112
 _END_OF_JPEG = b"\xff\xd9"
 _SENSOR_BITS = (8, 10, 12, 14, 16)
@@ -31,8 +30,8 @@ Pixels = NDArray[np.uint8]
 def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decode to RGB [h, w, 3], turned as EXIF says.
 
-    Transparent pixels are mixed with grey 114. Of an animation the first frame counts. A 16-bit grey image is scaled
-    from the smallest of 8, 10, 12, 14 and 16 bits that holds its largest value: sensors store 12 bits in 16.
+    Transparent pixels are mixed with `types.GREY`. Of an animation the first frame counts. A 16-bit grey image is
+    scaled from the smallest of 8, 10, 12, 14 and 16 bits that holds its largest value: sensors store 12 bits in 16.
 
     Raises:
         DataError: the file is missing, too large, cut, or no image of a known format.
@@ -164,7 +163,7 @@ def _eight_bit(path: Path, values: NDArray[np.integer]) -> Pixels:
 
 def _on_grey(rgba: Pixels) -> Pixels:
     alpha = rgba[:, :, 3:].astype(np.uint16)
-    mixed = rgba[:, :, :3] * alpha + _TRANSPARENT * (255 - alpha)
+    mixed = rgba[:, :, :3] * alpha + GREY * (255 - alpha)
     return ((mixed + 127) // 255).astype(np.uint8)
 
 

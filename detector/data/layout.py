@@ -11,7 +11,8 @@ from detector.errors import DataError
 _SPLITS = ("train", "val", "test")
 _VAL_NAMES = ("val", "valid", "validation")
 _FIRST_FILE_NAME = re.compile(r'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
-_EXPLICIT = "name the files with --train-json, --val-json and --images"
+FOR_TRAIN = "name the files with --train-json, --val-json and --images"
+FOR_EVAL = "name the files with --annotations and --images"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,23 +23,28 @@ class SplitFiles:
     images: Path
 
 
-def find(folder: Path, split: str) -> SplitFiles:
+def find(folder: Path, split: str, *, advice: str = FOR_TRAIN) -> SplitFiles:
     """Locate a split; the accepted layouts are tried in the order `data/README.md` lists them.
+
+    Args:
+        folder: The data set.
+        split: train, val or test.
+        advice: What an error message says of the way around the layouts.
 
     Raises:
         DataError: nothing fits, or several annotation files do.
     """
     if folder.is_file():
-        raise DataError(f"{folder}: is a file, not a data folder; {_EXPLICIT}")
+        raise DataError(f"{folder}: is a file, not a data folder; {advice}")
     if not folder.is_dir():
         raise DataError(f"{folder}: no such data folder; check the path")
     for annotations, roots in _layouts(folder, _names(split)):
         if len(annotations) > 1:
             listed = ", ".join(str(path.relative_to(folder)) for path in annotations)
-            raise DataError(f"{folder}: several annotation files for split {split!r}: {listed}; {_EXPLICIT}")
+            raise DataError(f"{folder}: several annotation files for split {split!r}: {listed}; {advice}")
         if annotations:
             return SplitFiles(annotations=annotations[0], images=_image_root(annotations[0], roots))
-    raise DataError(_nothing_found(folder, split))
+    raise DataError(f"{_nothing_found(folder, split)}; {advice}")
 
 
 def explicit(annotations: Path, images: Path | None = None) -> SplitFiles:
@@ -116,4 +122,4 @@ def _nothing_found(folder: Path, split: str) -> str:
     found = f"it holds {listed}" if entries else "it is empty"
     present = available_splits(folder)
     others = f" (splits present: {', '.join(present)})" if present else ""
-    return f"{folder}: no annotation file for split {name!r}; looked for {looked}; {found}{others}; {_EXPLICIT}"
+    return f"{folder}: no annotation file for split {name!r}; looked for {looked}; {found}{others}"

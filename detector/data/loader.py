@@ -20,6 +20,7 @@ from detector.data.batch import Item, collate
 from detector.data.columns import Columns
 from detector.data.dataset import EvaluationSet, Key, Outcome, TrainingSet
 from detector.errors import DataError
+from detector.geometry import letterbox
 from detector.types import Batch, BatchShape, Preprocess
 
 _log = logging.getLogger(__name__)
@@ -51,34 +52,34 @@ def training_loader(
     """
     dataset = TrainingSet(columns, preprocess, config.augment, config.seed)
     keys = stream(config.seed, len(columns), shapes, first)
-    workers = affordable_workers(num_workers(config.data), config.data.batch_size, preprocess.canvas_hw)
+    workers = affordable_workers(num_workers(config.data), _largest_batch(config.data, preprocess.canvas_hw))
     return _batches(dataset, keys, workers=workers, pin=pin)
 
 
 def evaluation_loader(
     columns: Columns, preprocess: Preprocess, *, batch_size: int, workers: int, pin: bool = False
 ) -> Iterator[Batch]:
-    """Every readable image once, in order. No batch is empty; unreadable images are named in the batch near them.
+    """Every readable image once, in order. No batch is empty; the batch near an unreadable image says why.
 
     Raises:
         DataError: no image of the data set can be read.
     """
     rows = list(range(len(columns)))
     keys = (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
-    workers = affordable_workers(workers, batch_size, preprocess.canvas_hw)
+    workers = affordable_workers(workers, _num_bytes(batch_size, preprocess.canvas_hw))
     held: Batch | None = None
-    names: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
     for batch in _batches(EvaluationSet(columns, preprocess), keys, workers=workers, pin=pin):
-        names += batch.unreadable
+        reasons += batch.unreadable
         if len(batch.images) == 0:
             continue
         if held is not None:
             yield held
-        held = replace(batch, unreadable=names)
-        names = ()
+        held = replace(batch, unreadable=reasons)
+        reasons = ()
     if held is None:
         raise DataError(f"{columns.annotations}: none of its {len(columns)} images in {columns.images} can be read")
-    yield replace(held, unreadable=held.unreadable + names)
+    yield replace(held, unreadable=held.unreadable + reasons)
 
 
 def stream(seed: int, num_images: int, shapes: Iterable[BatchShape], first: int) -> Iterator[list[Key]]:
@@ -115,16 +116,29 @@ def num_workers(config: DataConfig) -> int:
     return 0 if cpus <= 2 else min(8, cpus - 1)
 
 
-def affordable_workers(workers: int, batch_size: int, canvas_hw: tuple[int, int]) -> int:
+def affordable_workers(workers: int, batch_bytes: int) -> int:
     """As many of the processes as shared memory has room for: a container often has 64 MB, and overflow kills them."""
     if workers == 0 or not _SHARED_MEMORY.is_dir():
         return workers
     free = shutil.disk_usage(_SHARED_MEMORY).free
-    room = free // (_BATCHES_IN_FLIGHT * batch_size * 3 * canvas_hw[0] * canvas_hw[1])
+    room = free // (_BATCHES_IN_FLIGHT * batch_bytes)
     if room < workers:
         what = f"{room} loader processes instead of {workers}: {_SHARED_MEMORY} has only {free >> 20} MB free"
         _log.warning("%s; in a container, raise --shm-size", what)
     return min(room, workers)
+
+
+def _largest_batch(config: DataConfig, canvas_hw: tuple[int, int]) -> int:
+    """Bytes of the images of a batch, in the phase of training where they are most."""
+    whole = _num_bytes(config.batch_size, canvas_hw)
+    crops = config.crops
+    if crops.share == 0:
+        return whole
+    return max(whole, _num_bytes(config.batch_size * crops.batch_factor, letterbox.shrink(canvas_hw, crops.size)))
+
+
+def _num_bytes(num_images: int, size_hw: tuple[int, int]) -> int:
+    return num_images * 3 * size_hw[0] * size_hw[1]
 
 
 @dataclass(frozen=True, slots=True)

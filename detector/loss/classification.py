@@ -30,6 +30,23 @@ def softmax(
     return (entropy * weight.flatten()).sum()
 
 
+def categorical(
+    logits: Float[Tensor, "*n c"], labels: Int[Tensor, "*n"], is_positive: Bool[Tensor, "*n"]
+) -> Float[Tensor, ""]:
+    """Cross entropy of a softmax over the classes alone; only positive priors count."""
+    target = torch.where(is_positive, labels, 0)
+    entropy = F.cross_entropy(logits.flatten(0, -2), target.flatten(), reduction="none")
+    return torch.where(is_positive.flatten(), entropy, 0.0).sum()
+
+
+def soft_target(
+    logits: Float[Tensor, "*n"], target: Float[Tensor, "*n"], is_positive: Bool[Tensor, "*n"]
+) -> Float[Tensor, ""]:
+    """Binary cross entropy with a target in [0, 1]; only positive priors count."""
+    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return torch.where(is_positive, entropy, 0.0).sum()
+
+
 def sigmoid(
     logits: Float[Tensor, "*n c"],
     labels: Int[Tensor, "*n"],

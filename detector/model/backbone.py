@@ -9,6 +9,7 @@ from torchvision.models.resnet import BasicBlock
 from torchvision.ops import FrozenBatchNorm2d
 
 from detector.config import Backbone as BackboneName
+from detector.model import precision
 
 FIRST_LEVEL = 2  # the level of layer1's output: stride 4
 
@@ -35,23 +36,33 @@ class Backbone(nn.Module):
         self.widths: tuple[int, ...] = tuple(width * expansion for width in (64, 128, 256, 512))
         """Channels of levels 2 to 5."""
         stages = ((self.conv1, self.bn1), *((layer,) for layer in layers))
-        self._frozen: tuple[nn.Module, ...] = tuple(part for stage in stages[:frozen_stages] for part in stage)
-        for part in self._frozen:
-            part.requires_grad_(False)
+        self.frozen: tuple[nn.Module, ...] = tuple(part for stage in stages[:frozen_stages] for part in stage)
+        """Parts that never learn."""
+        self.hold_frozen()
+
+    def hold_frozen(self) -> None:
+        """Keep the frozen parts from learning, after others were told to learn."""
+        for part in self.frozen:
+            part.requires_grad_(requires_grad=False)
 
     def train(self, mode: bool = True) -> "Backbone":
         """As `nn.Module.train`; a frozen part keeps the statistics of its norms too."""
         super().train(mode)
-        for part in self._frozen:
+        for part in self.frozen:
             part.eval()
         return self
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         c2 = self.layer1(x)
-        c3 = self.layer2(c2)
-        c4 = self.layer3(c3)
-        return c2, c3, c4, self.layer4(c4)
+        c3 = _halve(self.layer2, c2)
+        c4 = _halve(self.layer3, c3)
+        return c2, c3, c4, _halve(self.layer4, c4)
+
+
+def _halve(layer: nn.Module, x: Tensor) -> Tensor:
+    """Run a layer that begins with stride 2."""
+    return precision.in_float32(layer, x) if x.shape[-1] == 1 else layer(x)
 
 
 def _resnet(name: BackboneName, *, frozen: bool) -> torchvision.models.ResNet:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from detector.config import Classification, DecodeConfig
@@ -19,12 +19,19 @@ class CanvasDetections:
     boxes: Tensor  # float32 [K, 4] xyxy canvas pixels
     scores: Tensor  # float32 [K]
     labels: Tensor  # int64 [K]
+    class_scores: Tensor  # float32 [K, C], of the prior behind each box
 
 
 def class_scores(logits: Float[Tensor, "b a outputs"], classification: Classification) -> Float[Tensor, "b a c"]:
     """Probability of each class; the background output of softmax is left out."""
     logits = logits.float()
-    return logits.softmax(dim=-1)[..., :-1] if classification == "softmax" else logits.sigmoid()
+    match classification:
+        case "softmax":
+            return logits.softmax(dim=-1)[..., :-1]
+        case "categorical":
+            return logits.softmax(dim=-1)
+        case "sigmoid" | "focal" | "quality":
+            return logits.sigmoid()
 
 
 def decode(
@@ -51,6 +58,8 @@ def decode(
         DetectorError: the network's output is not finite, as after a diverged training.
     """
     scores = class_scores(prediction.logits, classification)
+    if prediction.score_factor is not None:
+        scores = scores * prediction.score_factor[..., None]
     num_images, _, num_classes = scores.shape
     chosen_scores, chosen = _candidates(scores, priors.level_sizes, config)
     rows = chosen // num_classes
@@ -62,26 +71,34 @@ def decode(
 
     images = torch.arange(num_images, device=boxes.device)[:, None].expand_as(labels)
     kept = chosen_scores >= config.min_score
-    flat_boxes, flat_scores, flat_labels, flat_images = boxes[kept], chosen_scores[kept], labels[kept], images[kept]
-    groups = flat_images * num_classes + flat_labels
-    keep = suppress.keep_best(flat_boxes, flat_scores, groups, config.nms_iou)
+    flat = _Flat(
+        boxes=boxes[kept], scores=chosen_scores[kept], labels=labels[kept], images=images[kept], rows=rows[kept]
+    )
+    keep = suppress.keep_best(flat.boxes, flat.scores, flat.images * num_classes + flat.labels, config.nms_iou)
     return [
-        _of_image(image, flat_boxes[keep], flat_scores[keep], flat_labels[keep], flat_images[keep], config)
+        _of_image(image, keep[flat.images[keep] == image][: config.max_detections], flat, scores)
         for image in range(num_images)
     ]
 
 
-def _of_image(
-    image: int,
-    boxes: Float[Tensor, "n 4"],
-    scores: Float[Tensor, " n"],
-    labels: Int[Tensor, " n"],
-    images: Int[Tensor, " n"],
-    config: DecodeConfig,
-) -> CanvasDetections:
-    mine: Bool[Tensor, " n"] = images == image
-    limit = config.max_detections
-    return CanvasDetections(boxes=boxes[mine][:limit], scores=scores[mine][:limit], labels=labels[mine][:limit])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Flat:
+    """Candidates of all images, one after another."""
+
+    boxes: Tensor  # float32 [N, 4]
+    scores: Tensor  # float32 [N]
+    labels: Tensor  # int64 [N]
+    images: Tensor  # int64 [N]
+    rows: Tensor  # int64 [N], the prior behind each
+
+
+def _of_image(image: int, keep: Int[Tensor, " k"], flat: _Flat, scores: Float[Tensor, "b a c"]) -> CanvasDetections:
+    return CanvasDetections(
+        boxes=flat.boxes[keep],
+        scores=flat.scores[keep],
+        labels=flat.labels[keep],
+        class_scores=scores[image, flat.rows[keep]],
+    )
 
 
 def _candidates(

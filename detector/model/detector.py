@@ -1,43 +1,28 @@
-"""The network as a whole: uint8 images in, raw predictions of both heads out."""
-
-from typing import Literal
+"""The network as a whole: uint8 images in, raw predictions of all heads out."""
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from detector.config import RunConfig, num_logits
-from detector.geometry import priors as prior_math
+from detector.config import HeadConfig, RunConfig, num_logits
 from detector.model import heads
 from detector.model.backbone import Backbone
-from detector.model.heads import DenseHead
-from detector.model.pyramid import Pyramid
+from detector.model.head_set import HeadSet
+from detector.model.heads import DenseHead, HeadShape
+from detector.model.neck import PooledNeck, PyramidNeck
 from detector.types import Prediction, Preprocess, Priors
 
 
 class DetectionModel(nn.Module):
-    """Trunk (backbone and pyramid) feeding a classification head and a box head."""
+    """Trunk (backbone and neck) feeding the heads."""
 
     def __init__(
-        self,
-        *,
-        backbone: Backbone,
-        pyramid: Pyramid,
-        classification: DenseHead,
-        box: DenseHead,
-        preprocess: Preprocess,
-        scales: tuple[float, ...],
-        ratios: tuple[float, ...],
-        anchoring: Literal["centre", "corner"],
+        self, *, backbone: Backbone, neck: PyramidNeck | PooledNeck, heads: HeadSet, preprocess: Preprocess
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.pyramid = pyramid
-        self.classification = classification
-        self.box = box
-        self._scales = scales
-        self._ratios = ratios
-        self._anchoring: Literal["centre", "corner"] = anchoring
+        self.neck = neck
+        self.heads = heads
         self._priors: dict[tuple[int, int, torch.device], Priors] = {}
         # Not part of the state dict: they belong to the preprocess contract, which the model file keeps by itself.
         self._mean: Tensor
@@ -47,60 +32,74 @@ class DetectionModel(nn.Module):
 
     def forward(self, images: UInt8[Tensor, "b 3 h w"]) -> Prediction:
         """RGB canvases as the loader makes them; normalisation happens here, on the device."""
-        return self.predict(self.trunk(self.normalise(images)))
+        priors = self.priors((images.shape[2], images.shape[3]))
+        return self.heads(self.trunk(self.normalise(images)), priors.boxes)
 
     def normalise(self, images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
         x = (images.to(self._mean.dtype) - self._mean) / self._std
         return x.contiguous(memory_format=torch.channels_last)
 
     def trunk(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, ...]:
-        return self.pyramid(self.backbone(images))
-
-    def predict(self, levels: tuple[Tensor, ...]) -> Prediction:
-        return Prediction(logits=self.classification(levels), deltas=self.box(levels))
+        return self.neck(self.backbone(images))
 
     def priors(self, canvas_hw: tuple[int, int]) -> Priors:
         """Priors of a canvas size, on the model's device; computed once."""
         device = self._mean.device
         key = (*canvas_hw, device)
         if key not in self._priors:
-            made = prior_math.make(
-                canvas_hw, self.pyramid.strides, self._scales, self._ratios, anchoring=self._anchoring
-            )
+            made = self.neck.priors(canvas_hw)
             self._priors[key] = Priors(boxes=made.boxes.to(device), level_sizes=made.level_sizes)
         return self._priors[key]
 
 
 def build(config: RunConfig, *, num_classes: int, preprocess: Preprocess) -> DetectionModel:
-    """A model with random weights; torch's global generator decides which."""
+    """A model with random weights; torch's global generator decides which.
+
+    Raises:
+        ConfigError: a custom head cannot be had, or a head has a name that torch keeps to itself.
+    """
     model = config.model
     backbone = Backbone(model.backbone, batch_norm=model.batch_norm, frozen_stages=model.frozen_stages)
-    pyramid = Pyramid(
-        backbone.widths,
-        first_level=model.pyramid.first_level,
-        last_level=model.pyramid.last_level,
-        width=model.pyramid.width,
-        extra_from=model.pyramid.extra_from,
+    neck = PooledNeck(backbone.widths) if model.neck == "pool" else PyramidNeck(backbone.widths, model)
+    made: dict[str, DenseHead] = {}
+    for head in model.heads:
+        upstream = made[head.input].width if head.input in made else 0
+        shape = HeadShape(
+            in_channels=neck.width,
+            upstream_channels=upstream,
+            priors_per_cell=neck.priors_per_cell,
+            kernel=1 if model.neck == "pool" else 3,
+        )
+        made[head.name] = _head(head, shape, config, num_classes)
+        heads.require_no_batch_norm(made[head.name], head.name)
+    head_set = HeadSet(
+        [(head, made[head.name]) for head in model.heads],
+        detach_cascade=model.cascade_gradient == "detach",
+        delta_std=model.delta_std,
     )
-    per_cell = len(model.priors.scales) * len(model.priors.ratios)
-    classification = DenseHead(
-        model.pyramid.width,
-        model.classification,
-        outputs=num_logits(config, num_classes),
-        priors_per_cell=per_cell,
-    )
-    if config.loss.classification == "softmax":
-        heads.init_softmax_bias(classification, model.class_prior, num_classes)
-    else:
-        heads.init_sigmoid_bias(classification, model.class_prior)
-    detector = DetectionModel(
-        backbone=backbone,
-        pyramid=pyramid,
-        classification=classification,
-        box=DenseHead(model.pyramid.width, model.box, outputs=4, priors_per_cell=per_cell),
-        preprocess=preprocess,
-        scales=model.priors.scales,
-        ratios=model.priors.ratios,
-        anchoring=model.priors.anchoring,
-    )
+    detector = DetectionModel(backbone=backbone, neck=neck, heads=head_set, preprocess=preprocess)
     return detector.to(memory_format=torch.channels_last)
+
+
+def _head(head: HeadConfig, shape: HeadShape, config: RunConfig, num_classes: int) -> DenseHead:
+    match head.kind:
+        case "classification":
+            outputs = num_logits(config, num_classes)
+            return DenseHead(shape, head.tower, outputs=outputs, bias=_class_bias(config, num_classes))
+        case "box":
+            return DenseHead(shape, head.tower, outputs=4)
+        case "quality":
+            return DenseHead(shape, head.tower, outputs=1)
+        case "custom":
+            assert head.factory is not None
+            return heads.custom_class(head.factory)(shape, head.tower)
+
+
+def _class_bias(config: RunConfig, num_classes: int) -> list[float] | None:
+    match config.loss.classification:
+        case "categorical":
+            return None
+        case "softmax":
+            return heads.softmax_bias(num_classes, config.model.class_prior)
+        case "sigmoid" | "focal" | "quality":
+            return heads.sigmoid_bias(num_classes, config.model.class_prior)

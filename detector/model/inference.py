@@ -1,43 +1,47 @@
 """Images in, detections in original pixels out: the one path of scoring, prediction and export checks."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from typing import cast
 
 import torch
 from jaxtyping import UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 from detector.geometry import letterbox
-from detector.model import precision
 from detector.model.decode import CanvasDetections, decode
 from detector.model.model_file import TrainedModel
 from detector.types import Detections, Placement
 
 
 def detect(
-    trained: TrainedModel, images: UInt8[Tensor, "b 3 h w"], placements: Sequence[Placement]
+    trained: TrainedModel,
+    images: UInt8[Tensor, "b 3 h w"],
+    placements: Sequence[Placement],
+    *,
+    dtype: torch.dtype,
 ) -> list[Detections]:
     """Find objects in canvases as the loader makes them.
 
-    Boxes come back in each image's own pixels, clipped to it; scores down to `decode.min_score` are kept.
+    Boxes come back in each image's own pixels, clipped to it; scores down to `decode.min_score` are kept. The
+    convolutions run in `dtype`, see `precision.resolve`.
     """
     model, config = trained.model, trained.config
     device = next(model.parameters()).device
-    dtype = precision.resolve(config.precision, device)
-    was_training = model.training
-    model.eval()
+    canvas_hw = (images.shape[2], images.shape[3])
+    with torch.inference_mode(mode=False):
+        priors = model.priors(canvas_hw)  # the model keeps them, and training could not use inference tensors
     with (
+        _evaluating(model),
         torch.inference_mode(),
         torch.autocast(device.type, dtype if dtype != torch.float32 else None, enabled=dtype != torch.float32),
     ):
         prediction = model(images.to(device, non_blocking=True))
-    model.train(was_training)
-    canvas_hw = (images.shape[2], images.shape[3])
     extents = [letterbox.resized_hw(placement, canvas_hw) for placement in placements]
     with torch.inference_mode():
         found = decode(
             prediction,
-            model.priors(canvas_hw),
+            priors,
             torch.tensor(extents, dtype=torch.float32, device=device),
             classification=config.loss.classification,
             delta_std=config.model.delta_std,
@@ -46,6 +50,18 @@ def detect(
     return [
         _to_original(one, placement, trained.label_map.names) for one, placement in zip(found, placements, strict=True)
     ]
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Generator[None]:
+    # Module by module: in a stage of training some parts learn and others are held still.
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def _to_original(found: CanvasDetections, placement: Placement, names: tuple[str, ...]) -> Detections:
@@ -58,4 +74,5 @@ def _to_original(found: CanvasDetections, placement: Placement, names: tuple[str
         scores=found.scores.cpu()[inside],
         labels=labels,
         names=tuple(names[row] for row in rows),
+        class_scores=found.class_scores.cpu()[inside],
     )

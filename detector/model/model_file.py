@@ -71,8 +71,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> TrainedModel:
             f"{path}: is a safetensors file but not a detector model (format {metadata.get('format')!r}, "
             f"expected {FORMAT!r}); as a start for training give it to --init"
         )
-    if metadata.get("sha256") != _checksum(tensors, metadata):
-        raise CheckpointError(f"{path}: the checksum does not fit: the file was damaged; copy it anew")
+    require_whole(path, tensors, metadata)
     try:
         config = config_file.loads(metadata["config"], source=f"{path} (config inside)")
         label_map = LabelMap(**_tuples(json.loads(metadata["label_map"])))
@@ -86,10 +85,31 @@ def load(path: Path, device: torch.device | str = "cpu") -> TrainedModel:
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointError(f"{path}: the weights do not fit the configuration inside: {reason}") from error
-    broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if broken:
-        raise CheckpointError(f"{path}: {broken[0]} holds values that are not finite: the training diverged")
+    require_finite(str(path), tensors)
     return TrainedModel(model=model.eval().to(device), config=config, label_map=label_map, preprocess=preprocess)
+
+
+def require_whole(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Refuse a file of ours that is not as it was written.
+
+    Raises:
+        CheckpointError: the checksum inside is another.
+    """
+    if metadata.get("sha256") != _checksum(tensors, metadata):
+        raise CheckpointError(f"{path}: the checksum does not fit: the file was damaged; copy it anew")
+
+
+def require_finite(source: str, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that can only spread infinity and NaN.
+
+    Raises:
+        CheckpointError: naming the first tensor of the kind.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(
+                f"{source}: {name} holds values that are not finite: the training diverged; take other weights"
+            )
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

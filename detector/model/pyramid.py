@@ -6,6 +6,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from detector.model import precision
 from detector.model.backbone import FIRST_LEVEL
 
 
@@ -51,6 +52,6 @@ class Pyramid(nn.Module):
         levels = [output(x) for output, x in zip(self.output, reversed(merged), strict=True)]
         top = used[-1] if self._extra_from == "backbone" else levels[-1]
         for i, extra in enumerate(self.extra):
-            top = extra(top if i == 0 else F.relu(top))
+            top = precision.in_float32(extra, top if i == 0 else F.relu(top))
             levels.append(top)
         return tuple(levels)

@@ -14,6 +14,7 @@ from detector.types import Detections
 
 CROWDED: Final = 25  # boxes; beyond it, labels are smaller and leave the score out
 _LONGEST_NAME: Final = 32
+_ELLIPSIS: Final = "..."
 # Shares of an object under a label: up to the first a place is good, from the second on it is refused.
 _LITTLE_HIDDEN: Final = 0.15
 _MOST_HIDDEN: Final = 0.5
@@ -43,8 +44,8 @@ class _Label:
 def draw(image: NDArray[np.uint8], found: Detections) -> NDArray[np.uint8]:
     """Return a copy of an RGB picture with boxes and labels; the best detection lies on top.
 
-    Labels never leave the picture nor cover one another, and avoid small objects. A box with no good place beside it
-    stays without label; its colour still tells the class.
+    Labels never leave the picture nor cover one another, and avoid small objects; in a narrow picture they are
+    shortened. A box with no good place beside it stays without label; its colour still tells the class.
     """
     picture = Image.fromarray(image)
     pen = ImageDraw.Draw(picture)  # this copies the pixels, which are the caller's
@@ -57,10 +58,9 @@ def draw(image: NDArray[np.uint8], found: Detections) -> NDArray[np.uint8]:
         _draw_box(pen, box, colours.of_label(labels[i]), style.line)
     covered = _Covered(boxes.values())
     for i, box in boxes.items():
-        text = _text(found.names[i], float(found.scores[i]), with_score=style.with_score)
-        label = _measure(text, style.text)
-        place = _place(label, box, size, covered)
-        if place is not None:
+        label = _fitting_label(found.names[i], float(found.scores[i]), style, size[0])
+        place = None if label is None else _place(label, box, size, covered)
+        if label is not None and place is not None:
             covered.labels.append(place)
             _draw_label(pen, label, place, colours.of_label(labels[i]))
     return np.asarray(picture)
@@ -115,9 +115,25 @@ def _pixels(box: Sequence[float], size: tuple[int, int]) -> _Rectangle:
     return left, top, max(left, right), max(top, bottom)
 
 
-def _text(name: str, score: float, *, with_score: bool) -> str:
-    short = name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 3] + "..."
-    return f"{short} {score:.2f}" if with_score else short
+def _fitting_label(name: str, score: float, style: _Style, width: int) -> _Label | None:
+    """The longest label that a picture of this width can hold."""
+    texts = _texts(name, score, with_score=style.with_score)
+    labels = (_measure(text, style.text) for text in texts)
+    return next((label for label in labels if label.width <= width), None)
+
+
+def _texts(name: str, score: float, *, with_score: bool) -> Iterator[str]:
+    """What a label may say, from the longest on."""
+    whole = _shortened(name, _LONGEST_NAME)
+    if with_score:
+        yield f"{whole} {score:.2f}"
+    yield whole
+    for length in range(len(whole) - 1, len(_ELLIPSIS), -1):
+        yield _shortened(name, length)
+
+
+def _shortened(name: str, length: int) -> str:
+    return name if len(name) <= length else name[: length - len(_ELLIPSIS)] + _ELLIPSIS
 
 
 def _measure(text: str, size: int) -> _Label:

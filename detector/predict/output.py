@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from detector import files
 from detector.data import decode
 from detector.errors import ConfigError, DataError
+from detector.geometry import boxes as box_math
+from detector.out_folder import OutFolder
 from detector.predict import draw
 from detector.predict.predictor import Detector
 from detector.types import Detections, LabelMap
@@ -54,12 +55,14 @@ def write(
     """Write an annotated JPEG of each image and `predictions.json`.
 
     The JSON is in COCO's results form with names: a list of {image_id, file_name, category_id, category_name, bbox
-    [x, y, width, height], score}. It is written last and whole. One batch of pixels is in memory at a time.
+    [x, y, width, height], score}, with the probability of every class by name where the model is a localizer. It is
+    written last and whole. One batch of pixels is in memory at a time.
 
     Args:
         detector: The model.
         images: Files, as `sources.find_images` gives them.
-        folder: Empty, of an earlier run, or not there yet; None takes the next free `runs/predict-NNN`.
+        folder: Empty, of an earlier run, whose files are removed, or not there yet; None takes the next free
+            `runs/predict-NNN`.
         score: Least score of what is drawn and written.
         batch_size: Images the model sees at once.
         image_ids: Id of each image; without it they count from 1 in the given order.
@@ -71,8 +74,11 @@ def write(
     """
     target = _next_free(Path("runs")) if folder is None else folder
     try:
-        _prepare(target, images)
-        return _write(detector, images, target, score, batch_size, _image_ids(images, image_ids), progress)
+        ids = _image_ids(images, image_ids)
+        _refuse_sources(target, images)
+        own = OutFolder.claim(target, "predict")
+        own.clear()
+        return _write(detector, images, own, score, batch_size, ids, progress)
     except OSError as error:
         raise ConfigError(f"{target}: cannot be written ({error.strerror or error}); choose another --out") from error
 
@@ -80,7 +86,7 @@ def write(
 def _write(
     detector: Detector,
     images: Sequence[Path],
-    target: Path,
+    own: OutFolder,
     score: float,
     batch_size: int,
     ids: Sequence[int],
@@ -88,20 +94,24 @@ def _write(
 ) -> PredictOutcome:
     file_names = _relative_names(images)
     picture_names = _picture_names(images)
+    own.require_free([*picture_names, _PREDICTIONS])
     unreadable: list[str] = []
     records: list[dict[str, Any]] = []
     num_read = 0
     for picture, found in _predicted(detector, images, score, batch_size, unreadable):
         i = picture.index
-        _write_picture(target / picture_names[i], draw.draw(picture.pixels, found))
-        records += _records(found, detector.label_map, image_id=ids[i], file_name=file_names[i])
+        _write_picture(own.file(picture_names[i]), draw.draw(picture.pixels, found))
+        of_image = _records(found, detector.label_map, image_id=ids[i], file_name=file_names[i])
+        records += _with_probabilities(of_image, found, detector.names) if detector.one_of_classes else of_image
         num_read += 1
         if progress is not None:
             progress(num_read + len(unreadable), len(images))
     if num_read == 0:
         raise DataError(f"{unreadable[0] if unreadable else 'no image given'} (0 of {len(images)} images were read)")
-    _write_json(target / _PREDICTIONS, records)
-    return PredictOutcome(folder=target, num_images=num_read, num_detections=len(records), unreadable=tuple(unreadable))
+    _write_json(own.file(_PREDICTIONS), records)
+    return PredictOutcome(
+        folder=own.path, num_images=num_read, num_detections=len(records), unreadable=tuple(unreadable)
+    )
 
 
 def _predicted(
@@ -125,8 +135,7 @@ def _predicted(
 
 
 def _records(found: Detections, label_map: LabelMap, *, image_id: int, file_name: str) -> list[dict[str, Any]]:
-    x0, y0, x1, y1 = found.boxes.double().unbind(-1)
-    boxes = cast("list[list[float]]", torch.stack((x0, y0, x1 - x0, y1 - y0), dim=-1).tolist())
+    boxes = cast("list[list[float]]", box_math.xyxy_to_xywh(found.boxes.double()).tolist())
     scores = cast("list[float]", found.scores.double().tolist())
     labels = cast("list[int]", found.labels.tolist())
     return [
@@ -139,6 +148,17 @@ def _records(found: Detections, label_map: LabelMap, *, image_id: int, file_name
             "score": score,
         }
         for box, score, label in zip(boxes, scores, labels, strict=True)
+    ]
+
+
+def _with_probabilities(
+    records: Sequence[Mapping[str, Any]], found: Detections, names: Sequence[str]
+) -> list[dict[str, Any]]:
+    assert found.class_scores is not None
+    rows = cast("list[list[float]]", found.class_scores.double().tolist())
+    return [
+        {**record, "probabilities": dict(zip(names, row, strict=True))}
+        for record, row in zip(records, rows, strict=True)
     ]
 
 
@@ -167,15 +187,12 @@ def _next_free(parent: Path) -> Path:
     return folder
 
 
-def _prepare(folder: Path, images: Sequence[Path]) -> None:
-    """Make the folder, unless a picture could then replace a file that is not ours."""
+def _refuse_sources(folder: Path, images: Sequence[Path]) -> None:
+    """Images to be predicted do not lie where results go, not even behind a link."""
     place = folder.resolve()
     for path in images:
-        if path.parent.resolve() == place:
+        if place in {path.parent.resolve(), path.resolve().parent}:
             raise ConfigError(f"{folder}: holds {path.name}, which is to be predicted; choose another --out")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not (folder / _PREDICTIONS).is_file():
-        raise ConfigError(f"{folder}: is not an empty folder; name another with --out, or remove it")
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _picture_names(images: Sequence[Path]) -> list[str]:

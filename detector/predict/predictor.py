@@ -1,21 +1,20 @@
 """The Python API: a trained model that finds objects in images."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from detector.data import decode, letterbox
+from detector.data import decode
 from detector.errors import DataError
 from detector.model import device as devices
-from detector.model import inference, model_file
-from detector.types import Detections, LabelMap, Placement, Preprocess
+from detector.model import model_file
+from detector.predict.finder import Finder, FusedModels, OneModel
+from detector.types import Detections, LabelMap, Placement
 
 ImageLike = str | Path | NDArray[np.uint8]
 Detect = Callable[[Tensor, Sequence[Placement]], Sequence[Detections]]
@@ -32,32 +31,35 @@ class Detector:
         found = model.predict("smear.jpg")
     """
 
-    def __init__(self, *, detect: Detect, label_map: LabelMap, preprocess: Preprocess) -> None:
-        self._detect = detect
-        self._label_map = label_map
-        self._preprocess = preprocess
+    def __init__(self, finder: Finder) -> None:
+        self._finder = finder
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "auto") -> Self:
-        """Read a model file.
+    def load(cls, path: str | Path, *more: str | Path, device: str = "auto") -> Self:
+        """Read a model file, or several whose findings are fused; their classes are matched by name.
 
         Raises:
-            CheckpointError: the file is missing, is something else, or was damaged.
-            ConfigError: the device is unknown or not there.
+            CheckpointError: a file is missing, is something else, or was damaged.
+            ConfigError: the device is unknown or not there, or two classes of several models share a category id.
         """
-        trained = model_file.load(Path(path), devices.resolve(device))
-        return cls(
-            detect=partial(inference.detect, trained), label_map=trained.label_map, preprocess=trained.preprocess
-        )
+        target = devices.resolve(device)
+        paths = [Path(path), *(Path(other) for other in more)]
+        models = [OneModel.of(model_file.load(one, target)) for one in paths]
+        return cls(models[0] if len(models) == 1 else FusedModels(models, [str(one) for one in paths]))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Class names; the position is the label."""
-        return self._label_map.names
+        return self._finder.label_map.names
 
     @property
     def label_map(self) -> LabelMap:
-        return self._label_map
+        return self._finder.label_map
+
+    @property
+    def one_of_classes(self) -> bool:
+        """Whether `class_scores` are probabilities that sum to 1, as those of a localizer."""
+        return self._finder.one_of_classes
 
     def predict(self, image: ImageLike, score: float = 0.3) -> Detections:
         """Find the objects of one image, best first.
@@ -87,17 +89,11 @@ class Detector:
 
     def _stream(self, images: Iterator[ImageLike], score: float, batch_size: int) -> Iterator[Detections]:
         while batch := list(islice(images, batch_size)):
-            for found in self._detect_batch(batch):
+            for found in self._finder.find([read_pixels(image) for image in batch]):
                 yield _at_least(found, score)
 
-    def _detect_batch(self, images: Sequence[ImageLike]) -> Sequence[Detections]:
-        contract = self._preprocess
-        placed = [letterbox.place(_pixels(image), contract.canvas_hw, contract.padding) for image in images]
-        canvases = torch.from_numpy(np.stack([canvas for canvas, _ in placed]))
-        return self._detect(canvases.permute(0, 3, 1, 2), [placement for _, placement in placed])
 
-
-def _pixels(image: Any) -> NDArray[np.uint8]:
+def read_pixels(image: Any) -> NDArray[np.uint8]:
     """Read a file, or check an array."""
     if isinstance(image, str | Path):
         return decode.read_image(Path(image))
@@ -119,4 +115,5 @@ def _at_least(found: Detections, score: float) -> Detections:
         scores=found.scores[kept],
         labels=found.labels[kept],
         names=tuple(name for name, is_kept in zip(found.names, flags, strict=True) if is_kept),
+        class_scores=None if found.class_scores is None else found.class_scores[kept],
     )

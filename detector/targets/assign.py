@@ -1,5 +1,6 @@
 """From ground truth to the object each prior answers for."""
 
+from dataclasses import dataclass
 from typing import assert_never
 
 import torch
@@ -8,22 +9,47 @@ from torch import Tensor
 
 from detector.config import AssignConfig
 from detector.geometry import boxes
-from detector.targets import atss, max_iou
+from detector.targets import atss, max_iou, task_aligned
 from detector.types import Assignment, Priors, Targets
 
 
-def assign(targets: Targets, priors: Priors, config: AssignConfig) -> Assignment:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predicted:
+    """What the network says of every prior so far, for an assignment that looks at it; without gradient."""
+
+    scores: Tensor  # float32 [B, A, C]
+    boxes: Tensor  # float32 [B, A, 4] xyxy canvas pixels
+
+
+def assign(targets: Targets, priors: Priors, config: AssignConfig, predicted: Predicted | None = None) -> Assignment:
     """Match a padded batch without a loop over images or objects and without waiting for the device.
 
-    Rows that are no objects match nothing. A prior that is not positive is ignored when its centre lies strictly inside
-    a crowd region (under `max_iou` also when its overlap lies between the thresholds).
+    `task_aligned` without `predicted` is ATSS. Rows that are no objects match nothing. A prior that is not positive is
+    ignored when its centre lies strictly inside a crowd region (under `max_iou` also when its overlap lies between the
+    thresholds).
     """
     batch, num_rows = targets.is_object.shape
     if num_rows == 0:
         nothing = torch.zeros(batch, len(priors.boxes), dtype=torch.bool, device=priors.boxes.device)
-        return Assignment(matched=nothing.long(), is_positive=nothing, is_ignored=nothing)
+        is_ignored = torch.full_like(nothing, config.kind == "main")
+        return Assignment(matched=nothing.long(), is_positive=nothing, is_ignored=is_ignored)
     is_ignored = _in_crowd(targets.boxes, targets.is_crowd, priors.boxes)
-    match config.kind:
+    kind = "atss" if config.kind == "task_aligned" and predicted is None else config.kind
+    match kind:
+        case "main":
+            return _main(targets, priors)
+        case "task_aligned":
+            assert predicted is not None
+            matched, is_positive = task_aligned.match(
+                targets.boxes,
+                targets.labels,
+                targets.is_object,
+                priors,
+                predicted.scores,
+                predicted.boxes,
+                num_candidates=config.aligned_candidates,
+                powers=config.aligned_powers,
+            )
         case "atss":
             matched, is_positive = atss.match(targets.boxes, targets.is_object, priors, config.candidates)
         case "max_iou":
@@ -37,8 +63,16 @@ def assign(targets: Targets, priors: Priors, config: AssignConfig) -> Assignment
             )
             is_ignored |= is_between
         case _:
-            assert_never(config.kind)
+            assert_never(kind)
     return Assignment(matched=matched, is_positive=is_positive, is_ignored=is_ignored & ~is_positive)
+
+
+def _main(targets: Targets, priors: Priors) -> Assignment:
+    """The one prior of each image answers for the largest object; without an object it is ignored."""
+    area = torch.where(targets.is_object, boxes.area(targets.boxes), -1.0)
+    is_positive = targets.is_object.any(dim=1, keepdim=True).expand(-1, len(priors.boxes))
+    matched = area.argmax(dim=1, keepdim=True).expand(-1, len(priors.boxes))
+    return Assignment(matched=matched, is_positive=is_positive, is_ignored=~is_positive)
 
 
 def _in_crowd(

@@ -25,7 +25,7 @@ def match(
     highest IoU. If several such objects want one prior, the same rule decides, and the others try again, up to three
     times. No prior is ever taken away from an object. An object without area matches nothing.
 
-    M is at least 1.
+    Needs memory for several float [B, M, A] of the largest level alone. M is at least 1.
     """
     index = _candidates(objects, priors, num_candidates)
     candidates = priors.boxes[index]

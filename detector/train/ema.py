@@ -49,3 +49,10 @@ class AveragedModel:
                 average.lerp_(value, share)
             else:
                 average.copy_(value)
+
+    def restart(self, model: DetectionModel, prefix: str) -> None:
+        """Forget the past of the tensors whose names begin so: they were given new values."""
+        state = model.state_dict()
+        self.model.load_state_dict(
+            {name: value for name, value in state.items() if name.startswith(prefix)}, strict=False
+        )

@@ -5,47 +5,71 @@ from typing import assert_never
 import torch
 from torch import nn
 
-from detector.config import OptimConfig
-from detector.model.detector import DetectionModel
+from detector.config import OptimConfig, RunConfig
+from detector.train.objective import Objective
 
 
-def parameter_groups(model: DetectionModel, config: OptimConfig) -> list[dict[str, object]]:
-    """Four groups: backbone or not, decayed or not. Norms and biases are never decayed.
+def parameter_groups(objective: Objective, config: RunConfig) -> list[dict[str, object]]:
+    """Groups by part of the network and by whether they are decayed: norms and biases never are.
 
     Each group carries `base_lr`, from which the schedule computes its rate.
     """
-    backbone = {id(parameter) for parameter in model.backbone.parameters()}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            groups.setdefault((id(parameter) in backbone, parameter.ndim > 1), []).append(parameter)
+    optim = config.optim
     result: list[dict[str, object]] = []
-    for (in_backbone, is_weight), parameters in groups.items():
-        base_lr = config.lr * (config.backbone_lr_factor if in_backbone else 1.0)
-        result.append(
-            {
-                "params": parameters,
-                "lr": base_lr,
-                "base_lr": base_lr,
-                "weight_decay": config.weight_decay if is_weight else 0.0,
-            }
-        )
+    for name, part in _parts(objective).items():
+        lr = optim.lr * (optim.backbone_lr_factor if name == "backbone" else 1.0)
+        for is_weight in (True, False):
+            # Parts that do not learn in the first stage may in a later one.
+            parameters = [p for p in part.parameters() if (p.ndim > 1) == is_weight and not _is_frozen(objective, p)]
+            if parameters:
+                decay = _decay(name, objective, optim) if is_weight else 0.0
+                result.append({"params": parameters, "lr": lr, "base_lr": lr, "weight_decay": decay})
+    learned = list(objective.balancer.parameters())
+    if learned:
+        lr = config.balance.lr
+        result.append({"params": learned, "lr": lr, "base_lr": lr, "weight_decay": 0.0})
     return result
 
 
-def build(model: DetectionModel, config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD with momentum, in the fused form where the device has one."""
-    groups = parameter_groups(model, config)
-    match config.name:
+def build(objective: Objective, config: RunConfig) -> torch.optim.Optimizer:
+    """AdamW or SGD with momentum, in the fused form."""
+    groups = parameter_groups(objective, config)
+    match config.optim.name:
         case "adamw":
-            return torch.optim.AdamW(groups, lr=config.lr, fused=True)
+            return torch.optim.AdamW(groups, lr=config.optim.lr, fused=True)
         case "sgd":
-            return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=True)
+            return torch.optim.SGD(groups, lr=config.optim.lr, momentum=config.optim.momentum, fused=True)
         case _:
-            assert_never(config.name)
+            assert_never(config.optim.name)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Give every group its base rate times `factor`."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
+
+
+def clip(objective: Objective, config: OptimConfig) -> None:
+    """Limit the gradient of each head by itself, then that of the whole network; without waiting for the device."""
+    if config.head_clip_norm:
+        for head in objective.model.heads.values():
+            torch.nn.utils.clip_grad_norm_(head.parameters(), config.head_clip_norm, foreach=True)
+    if config.clip_norm:
+        torch.nn.utils.clip_grad_norm_(objective.model.parameters(), config.clip_norm, foreach=True)
+
+
+def _parts(objective: Objective) -> dict[str, nn.Module]:
+    model = objective.model
+    parts: dict[str, nn.Module] = {"backbone": model.backbone, "neck": model.neck}
+    parts |= {head.name: model.heads.head(head) for head in model.heads.configs}
+    return parts if objective.adapters is None else parts | {"adapters": objective.adapters}
+
+
+def _decay(name: str, objective: Objective, config: OptimConfig) -> float:
+    of_parts = config.part_weight_decay
+    is_head = name in objective.model.heads
+    return of_parts.get(name, of_parts.get("heads", config.weight_decay) if is_head else config.weight_decay)
+
+
+def _is_frozen(objective: Objective, parameter: nn.Parameter) -> bool:
+    return any(parameter is frozen for part in objective.model.backbone.frozen for frozen in part.parameters())

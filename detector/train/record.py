@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,17 +13,40 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BranchMetrics:
+    """One branch at the junction."""
+
+    name: str
+    loss: float  # weighted, before balancing
+    weight: float  # what the balancer puts on that loss
+    gradient_norm: float | None  # at the trunk; None where the trunk does not learn
+    share: float | None  # of the sum of all branches' norms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CosineMetrics:
+    """How far two branches pull the trunk the same way."""
+
+    a: str
+    b: str
+    cosine: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StepMetrics:
     """Training as it stands, averaged since the last record."""
 
     step: int
     epoch: float
-    classification_loss: float
-    box_loss: float
+    stage: str
+    losses: dict[str, float]
+    """Unweighted, by `branch.term`."""
+    branches: tuple[BranchMetrics, ...]
+    cosines: tuple[CosineMetrics, ...]
     lr: float
     images_per_second: float
     seconds: float  # since the start of training
-    eta_seconds: float
+    eta_seconds: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +61,23 @@ class EvaluationMetrics:
     is_best: bool
 
 
-def describe(m: StepMetrics) -> str:
+def describe(m: StepMetrics, *, has_stages: bool) -> str:
     """The progress line's text."""
+    stage = f"  stage {m.stage}" if has_stages else ""
+    losses = "  ".join(f"{branch.name} {branch.loss:.3f}" for branch in m.branches)
+    eta = "?" if m.eta_seconds is None else _clock(m.eta_seconds)
     return (
-        f"epoch {m.epoch:.1f}  step {m.step}  cls {m.classification_loss:.3f}  box {m.box_loss:.3f}  "
-        f"lr {m.lr:.1e}  {m.images_per_second:.1f} img/s  ETA {_clock(m.eta_seconds)}"
+        f"epoch {m.epoch:.1f}  step {m.step}{stage}  {losses}{_balance(m.branches)}  "
+        f"lr {m.lr:.1e}  {m.images_per_second:.1f} img/s  ETA {eta}"
     )
+
+
+def _balance(branches: Sequence[BranchMetrics]) -> str:
+    """Shares of the gradient at the trunk in percent, in the order of the losses before it."""
+    shares = [branch.share for branch in branches]
+    if len(shares) < 2 or any(share is None for share in shares):
+        return ""
+    return "  balance " + ":".join(f"{100 * share:.0f}" for share in shares if share is not None)
 
 
 def _clock(seconds: float) -> str:
@@ -59,7 +94,8 @@ class Record:
 
     SECONDS_BETWEEN_LINES = 15.0  # where there is no terminal to redraw
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, has_stages: bool = False) -> None:
+        self._has_stages = has_stages
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
         self._log = (folder / "train.log").open("a", encoding="utf-8", buffering=1)
@@ -89,7 +125,7 @@ class Record:
     def step(self, metrics: StepMetrics, progress: float) -> None:
         """Record training so far; `progress` is the share of the run that is done."""
         self._write({"kind": "train", **asdict(metrics)})
-        text = describe(metrics)
+        text = describe(metrics, has_stages=self._has_stages)
         if self._task is not None:
             self._progress.update(self._task, completed=progress, description=text)
         self._log.write(f"{text}\n")

@@ -30,6 +30,14 @@ class RunFolder:
     def last(self) -> Path:
         return self.path / "last.safetensors"
 
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def balance_plot(self) -> Path:
+        return self.path / "balance.png"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SplitFingerprint:
@@ -46,41 +54,60 @@ def fingerprint(annotations: Path, *, images: int, objects: int) -> SplitFingerp
     return SplitFingerprint(annotations=str(annotations), sha256=digest, images=images, objects=objects)
 
 
-def create(
-    out: Path | None,
-    *,
-    config: RunConfig,
-    device: torch.device,
-    label_map: LabelMap,
-    preprocess: Preprocess,
-    splits: dict[str, SplitFingerprint],
-) -> RunFolder:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What decides a run besides its settings."""
+
+    device: torch.device
+    dtype: torch.dtype
+    init: str
+    label_map: LabelMap
+    preprocess: Preprocess
+    splits: dict[str, SplitFingerprint]
+
+    @property
+    def precision(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+
+def require_free(out: Path | None) -> None:
+    """See early that a run can be written there.
+
+    Raises:
+        ConfigError: the folder holds something, or what stands above it is no folder.
+    """
+    if out is None:
+        return
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ConfigError(f"{out}: is not an empty folder; name another with --out, or remove it")
+    except OSError as error:
+        raise ConfigError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
+
+
+def create(out: Path | None, config: RunConfig, facts: Facts) -> RunFolder:
     """Make the folder and write config.yaml, environment.json and data.json.
 
     Args:
         out: The folder, empty or not there yet; None takes the next free `runs/train-NNN`.
         config: All settings.
-        device: Where training runs.
-        label_map: Classes.
-        preprocess: Canvas and normalisation.
-        splits: Fingerprint of each split that is used.
+        facts: Everything else that decides the run.
 
     Raises:
         ConfigError: the folder holds a run already, or cannot be made.
     """
+    require_free(out)
     try:
         folder = _next_free(Path("runs")) if out is None else out
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigError(f"{folder}: is not an empty folder; name another with --out, or remove it")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.yaml").write_text(config_file.dump(config), encoding="utf-8")
-        _write_json(folder / "environment.json", _environment(device))
+        _write_json(folder / "environment.json", _environment(facts))
         _write_json(
             folder / "data.json",
             {
-                "classes": asdict(label_map),
-                "preprocess": asdict(preprocess),
-                "splits": {name: asdict(split) for name, split in splits.items()},
+                "classes": asdict(facts.label_map),
+                "preprocess": asdict(facts.preprocess),
+                "splits": {name: asdict(split) for name, split in facts.splits.items()},
             },
         )
     except OSError as error:
@@ -91,20 +118,28 @@ def create(
 
 
 def _next_free(parent: Path) -> Path:
+    """Make the next folder; another run may start at the same moment, and only one of them makes it."""
     number = 1
-    while (folder := parent / f"train-{number:03}").exists():
-        number += 1
-    return folder
+    while True:
+        folder = parent / f"train-{number:03}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
 
 
-def _environment(device: torch.device) -> dict[str, object]:
+def _environment(facts: Facts) -> dict[str, object]:
     return {
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "device": torch.cuda.get_device_name(facts.device) if facts.device.type == "cuda" else "cpu",
+        "precision": facts.precision,
+        "init": facts.init,
         "cpu_threads": torch.get_num_threads(),
     }
 

@@ -66,6 +66,8 @@ def parse(command: str, argv: list[str]) -> None:
             options.parse_evaluate(argv)
         case "predict":
             options.parse_predict(argv)
+        case "benchmark":
+            options.parse_benchmark(argv)
         case _:
             raise AssertionError(f"no command {command}")
 

@@ -13,9 +13,11 @@ TINY = [
         "--set",
         "model.pyramid.width=16",
         "--set",
-        "model.classification.width=16",
+        "model.heads.classification.tower.width=16",
         "--set",
-        "model.box.width=16",
+        "model.heads.box.tower.width=16",
+        "--set",
+        "precision=float32",  # what a probe would choose depends on the machine, and results on the choice
     ),
 ]
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -63,7 +64,10 @@ class Run:
                 )
             case "evaluate":
                 return SimpleNamespace(
-                    scores=SCORES, results_path=self.folder / "predictions.json", unreadable=(UNREADABLE,)
+                    scores=SCORES,
+                    results_path=self.folder / "predictions.json",
+                    scores_path=self.folder / "scores.json",
+                    unreadable=(UNREADABLE,),
                 )
             case "evaluate_files":
                 return SCORES
@@ -189,9 +193,46 @@ def test_train_takes_files_instead_of_a_folder(run: Run) -> None:
 
 def test_eval_of_a_model(run: Run) -> None:
     assert cli.main(["eval", "m.safetensors", "cells", "--split", "val", "--out", "o"]) == 0
-    name, (checkpoint, data), kwargs = run.only_call
-    assert (name, checkpoint, data.folder) == ("evaluate", Path("m.safetensors"), Path("cells"))
+    name, (checkpoints, data), kwargs = run.only_call
+    assert (name, checkpoints, data.folder) == ("evaluate", (Path("m.safetensors"),), Path("cells"))
     assert kwargs == {"split": "val", "out": Path("o"), "device": "auto"}
+
+
+def test_eval_and_predict_of_several_models(run: Run) -> None:
+    assert cli.main(["eval", "a.safetensors", "b.safetensors", "cells"]) == 0
+    assert cli.main(["predict", "a", "b.safetensors", "c.safetensors", "one.jpg", "two.safetensors"]) == 0
+    (_, (of_eval, data), _), (_, (of_predict, sources), _) = run.calls
+    assert (of_eval, data.folder) == ((Path("a.safetensors"), Path("b.safetensors")), Path("cells"))
+    assert of_predict == (Path("a"), Path("b.safetensors"), Path("c.safetensors"))
+    assert sources == ("one.jpg", "two.safetensors")
+
+
+def test_eval_takes_one_data_set(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["eval", "a.safetensors", "cells", "more"]) == 2
+    assert "one data set, got 'cells' and 'more'" in capsys.readouterr().err
+
+
+def test_import_runs_a_module_of_the_user_first(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "heads_of_mine.py").write_text("print('was imported')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert cli.main(["predict", "m", "i", "--import", "heads_of_mine"]) == 0
+    assert "was imported" in capsys.readouterr().err
+    sys.modules.pop("heads_of_mine")
+
+
+def test_import_of_nothing_is_a_configuration_error(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["predict", "m", "i", "--import", "no_such_module"]) == 2
+    assert "--import no_such_module: No module named 'no_such_module'" in capsys.readouterr().err
+    assert run.calls == []
+
+
+def test_eval_takes_a_file_instead_of_a_folder(run: Run) -> None:
+    assert cli.main(["eval", "m.safetensors", "--annotations", "a.json", "--images", "i"]) == 0
+    data = run.only_call[1][1]
+    assert vars(data) == {"folder": None, "annotations": Path("a.json"), "images": Path("i")}
 
 
 def test_eval_of_files(run: Run) -> None:
@@ -202,7 +243,7 @@ def test_eval_of_files(run: Run) -> None:
 def test_predict_takes_many_sources(run: Run) -> None:
     assert cli.main(["predict", "m.safetensors", "a.jpg", "b/", "--score", "0.5", "--device", "cpu"]) == 0
     name, args, kwargs = run.only_call
-    assert (name, args) == ("predict", (Path("m.safetensors"), ("a.jpg", "b/")))
+    assert (name, args) == ("predict", ((Path("m.safetensors"),), ("a.jpg", "b/")))
     assert kwargs == {"out": None, "score": 0.5, "device": "cpu"}
 
 
@@ -326,10 +367,16 @@ def test_debug_shows_the_traceback(run: Run, capsys: pytest.CaptureFixture[str])
         (["eval", "--ground-truth", "g"], "go together"),
         (["eval", "--predictions", "p"], "go together"),
         (["eval", "m", "--ground-truth", "g", "--predictions", "p"], "CHECKPOINT has no meaning"),
+        (["eval", "m", "--images", "i"], "eval needs CHECKPOINT and DATA"),
+        (["eval", "m", "d", "--images", "i"], "--images goes with --annotations"),
+        (["eval", "m", "d", "--annotations", "a"], "--annotations and DATA 'd' both name the data"),
+        (["eval", "m", "--annotations", "a", "--split", "val"], "--split has no meaning beside --annotations"),
+        (["eval", "--annotations", "a"], "eval needs CHECKPOINT and DATA"),
+        (["eval", "--images", "i", "--ground-truth", "g", "--predictions", "p"], "--images has no meaning"),
         (["eval", "--split", "val", "--ground-truth", "g", "--predictions", "p"], "--split has no meaning"),
         (["eval", "--out", "o", "--ground-truth", "g", "--predictions", "p"], "--out has no meaning"),
         (["eval", "--device", "cpu", "--ground-truth", "g", "--predictions", "p"], "--device has no meaning"),
-        (["predict", "m"], "predict needs at least one SOURCE"),
+        (["predict", "m"], "predict needs a CHECKPOINT and at least one SOURCE"),
         (["predict", "m", "i", "--score", "1.5"], "--score must be between 0 and 1, got 1.5"),
         (["predict", "m", "i", "--score", "nan"], "--score must be between 0 and 1, got nan"),
         (["trian", "d"], "no command 'trian'; did you mean 'train'?"),
@@ -395,6 +442,19 @@ def test_help(capsys: pytest.CaptureFixture[str], flag: str) -> None:
     printed = capsys.readouterr().out
     assert all(f"\n  {command} " in printed for command in cli.COMMANDS)
     assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"detector {metadata.version('detector')}\n"
+    assert "detector --version" in cli.HELP
+
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", absent)
+    assert cli.main(["--version"]) == 0
+    assert "not installed" in capsys.readouterr().out
 
 
 def test_no_command_shows_the_help_and_fails(capsys: pytest.CaptureFixture[str]) -> None:

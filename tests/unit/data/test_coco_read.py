@@ -116,7 +116,10 @@ def test_duplicate_image_ids_are_named(tmp_path: Path, ids: tuple[Any, Any]) -> 
 
 
 def test_a_repeated_file_name_is_told(tmp_path: Path) -> None:
-    assert _findings(_read(tmp_path, images=[make.image(1), make.image(2)])) == ["file names stand more than once"]
+    columns = _read(tmp_path, images=[make.image(1), make.image(2)])
+    assert _findings(columns) == ["file names stand more than once"]
+    (finding,) = columns.report.findings
+    assert str(finding) == f"1 file names stand more than once: {columns.file_name(0)!r}"
 
 
 @pytest.mark.parametrize(

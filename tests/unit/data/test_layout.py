@@ -70,6 +70,15 @@ def test_two_candidates_are_an_error_that_names_both(tmp_path: Path) -> None:
         layout.find(tmp_path, "val")
 
 
+def test_the_advice_is_that_of_the_command(tmp_path: Path) -> None:
+    _put(tmp_path, "train.json", "images/a.png")
+    with pytest.raises(DataError, match=r"--train-json, --val-json and --images$"):
+        layout.find(tmp_path, "test")
+    with pytest.raises(DataError, match=r"name the files with --annotations and --images$") as caught:
+        layout.find(tmp_path, "test", advice=layout.FOR_EVAL)
+    assert "--train-json" not in str(caught.value)
+
+
 def test_a_missing_split_says_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="it is empty"):
         layout.find(tmp_path, "train")

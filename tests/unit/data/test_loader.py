@@ -1,4 +1,5 @@
 import gc
+import json
 import multiprocessing
 import os
 import shutil
@@ -16,7 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.config import DataConfig, RunConfig
+from detector.config import CropConfig, DataConfig, RunConfig
 from detector.data import coco, loader
 from detector.data.columns import Columns
 from detector.data.dataset import Key
@@ -175,6 +176,24 @@ def _spoil(columns: Columns, *rows: int) -> None:
         columns.path(row).write_bytes(columns.path(row).read_bytes()[:300])
 
 
+def _files(batch: Batch) -> list[str]:
+    return [reason.split(": ")[0] for reason in batch.unreadable]
+
+
+def test_a_file_that_two_images_share_is_judged_for_each(tmp_path: Path) -> None:
+    """The reason comes from the image that was tried, not from the first that names the file."""
+    annotations, images = make.dataset(tmp_path, 2)
+    tree = json.loads(annotations.read_text())
+    first, second = tree["images"]
+    second.update(file_name=first["file_name"], width=first["width"] + 1)
+    annotations.write_text(json.dumps(tree))
+    columns = coco.read(annotations, images)
+    (batch,) = _evaluate(columns)
+    assert batch.indices.tolist() == [0]
+    (reason,) = batch.unreadable
+    assert f"says {first['width'] + 1}x" in reason
+
+
 def test_an_unreadable_image_is_replaced_by_the_next_and_named(columns: Columns) -> None:
     whole = _train(columns, 5)
     _spoil(columns, 4, 9)
@@ -183,10 +202,8 @@ def test_an_unreadable_image_is_replaced_by_the_next_and_named(columns: Columns)
     for before, after in zip(whole, damaged, strict=True):
         stands_in = {4: 6, 5: 6, 9: 0}
         assert after.indices.tolist() == [stands_in.get(i, i) for i in before.indices.tolist()]
-        names = [
-            n for i in before.indices.tolist() for n in {4: ["4.jpg", "5.jpg"], 5: ["5.jpg"], 9: ["9.jpg"]}.get(i, [])
-        ]
-        assert list(after.unreadable) == names
+        lost = [row for i in before.indices.tolist() for row in {4: (4, 5), 5: (5,), 9: (9,)}.get(i, ())]
+        assert _files(after) == [str(columns.path(row)) for row in dict.fromkeys(lost)]
         kept = torch.tensor([i not in stands_in for i in before.indices.tolist()])
         assert torch.equal(before.images[kept], after.images[kept])
     assert _all_same(_train(columns, 5, workers=2), damaged)
@@ -213,7 +230,8 @@ def test_an_image_of_another_size_than_the_file_says_is_not_trusted(tmp_path: Pa
     columns = coco.read(*make.dataset(tmp_path, 3))
     make.picture(columns.path(0), size_hw)
     batch = _evaluate(columns)[0]
-    assert batch.unreadable == ("0.jpg",)
+    (reason,) = batch.unreadable
+    assert reason.startswith(f"{columns.path(0)}: is {size_hw[1]}x{size_hw[0]}, but")
     assert batch.indices.tolist() == [1, 2]
 
 
@@ -242,7 +260,7 @@ def test_evaluation_leaves_out_and_names_what_it_cannot_read(columns: Columns) -
     _spoil(columns, 0, 1, 2, 3, 6, 8, 9)
     batches = _evaluate(columns)
     assert [batch.indices.tolist() for batch in batches] == [[4, 5, 7]]
-    assert batches[0].unreadable == ("0.jpg", "1.jpg", "2.jpg", "3.jpg", "6.jpg", "8.jpg", "9.jpg")
+    assert _files(batches[0]) == [str(columns.path(row)) for row in (0, 1, 2, 3, 6, 8, 9)]
     assert torch.equal(batches[0].images, whole[1].images[[0, 1, 3]])
     assert len(batches[0].placements) == 3
 
@@ -296,5 +314,24 @@ def test_processes_are_as_many_as_shared_memory_holds(
     for free, asked, made in ((100 * one, 8, 8), (8 * one, 8, 8), (8 * one - 1, 8, 7), (one - 1, 8, 0), (0, 0, 0)):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
         caplog.clear()
-        assert loader.affordable_workers(asked, 4, (48, 64)) == made
+        assert loader.affordable_workers(asked, one // 3) == made
         assert ("--shm-size" in caplog.text) == (made < asked)
+
+
+@pytest.mark.parametrize(
+    ("crops", "images"),
+    [
+        (CropConfig(), 4),
+        (CropConfig(share=0.0, size=1.0, batch_factor=3), 4),
+        (CropConfig(share=0.5, size=1.0, batch_factor=3), 12),
+        (CropConfig(share=0.5, size=0.1, batch_factor=3), 4),
+    ],
+)
+def test_the_largest_batch_of_both_phases_counts(
+    columns: Columns, monkeypatch: pytest.MonkeyPatch, crops: CropConfig, images: int
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(loader, "affordable_workers", lambda _, batch_bytes: asked.append(batch_bytes) or 0)
+    config = RunConfig(data=DataConfig(batch_size=4, workers=2, crops=crops))
+    loader.training_loader(columns, PREPROCESS, config, [])
+    assert asked == [images * 3 * 48 * 64]

@@ -1,5 +1,5 @@
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,10 @@ from torch import Tensor
 
 from detector.data import coco
 from detector.data.columns import Columns
+from detector.evaluate import collect as collecting
 from detector.evaluate.coco import score
-from detector.evaluate.collect import collect
+from detector.evaluate.collect import Detect
+from detector.evaluate.results import Results
 from detector.types import Batch, Detections, LabelMap, Placement, Targets
 
 LABELS = LabelMap(names=("zebra", "ant"), category_ids=(1, 2))  # of the training file
@@ -34,6 +36,18 @@ def columns(tmp_path: Path) -> Columns:
     for i in IMAGE_IDS:
         (tmp_path / "images" / f"{i}.jpg").touch()
     return coco.read(path, tmp_path / "images", label_map=LABELS)
+
+
+def collect(
+    detect: Detect,
+    batches: Iterable[Batch],
+    columns: Columns,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    on_unreadable: Callable[[str], None] | None = None,
+) -> Results:
+    found = collecting.detections(detect, batches, on_unreadable=on_unreadable)
+    return collecting.results(found, columns, progress=progress)
 
 
 def batch(rows: Sequence[int], unreadable: tuple[str, ...] = ()) -> Batch:
@@ -106,10 +120,10 @@ def test_nothing_found_anywhere(columns: Columns) -> None:
 def test_progress_counts_images(columns: Columns) -> None:
     seen: list[tuple[int, int]] = []
     collect(detect, [batch([0, 1]), batch([2])], columns, progress=lambda done, of: seen.append((done, of)))
-    assert seen == [(2, 3), (3, 3)]
+    assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_unreadable_files_are_named(columns: Columns) -> None:
+def test_reasons_are_passed_on(columns: Columns) -> None:
     names: list[str] = []
     batches = [batch([0], unreadable=("a.jpg", "b.jpg")), batch([2], unreadable=("c.jpg",))]
     collect(detect, batches, columns, on_unreadable=names.append)

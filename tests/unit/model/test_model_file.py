@@ -17,7 +17,8 @@ from detector.types import LabelMap, Preprocess
 @pytest.fixture(scope="module")
 def trained() -> TrainedModel:
     config = config_file.override(
-        recipes.small(), {"model.pyramid.width": 16, "model.box.width": 16, "model.classification.width": 16}
+        recipes.small(),
+        {"model.pyramid.width": 16, "model.heads.box.tower.width": 16, "model.heads.classification.tower.width": 16},
     )
     preprocess = Preprocess(canvas_hw=(64, 96), padding=7)
     label_map = LabelMap(names=("cat", "Füchse", "<b>"), category_ids=(90, 1, 2**40))
@@ -80,7 +81,7 @@ def test_other_files_are_named_for_what_they_are(tmp_path: Path, trained: Traine
 
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path, trained: TrainedModel) -> None:
     state = {name: value.clone() for name, value in trained.model.state_dict().items()}
-    state["box.output.bias"][1] = float("nan")
+    state["heads.box.output.bias"][1] = float("nan")
     model_file.save(tmp_path / "nan.safetensors", trained, weights=state)
     with pytest.raises(CheckpointError, match=r"box\.output\.bias .* not finite"):
         model_file.load(tmp_path / "nan.safetensors")
@@ -88,7 +89,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, trained: Traine
 
 def test_weights_of_another_shape_are_refused(tmp_path: Path, trained: TrainedModel) -> None:
     state = dict(trained.model.state_dict())
-    del state["box.output.bias"]
+    del state["heads.box.output.bias"]
     model_file.save(tmp_path / "other.safetensors", trained, weights=state)
     with pytest.raises(CheckpointError, match="do not fit"):
         model_file.load(tmp_path / "other.safetensors")

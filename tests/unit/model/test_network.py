@@ -85,9 +85,9 @@ def test_normalisation_is_that_of_the_contract() -> None:
 
 def test_pyramid_without_the_extra_levels() -> None:
     model = build(model__pyramid__last_level=5)
-    assert model.pyramid.strides == (8, 16, 32)
+    assert model.neck.strides == (8, 16, 32)
     assert [tuple(x.shape[-2:]) for x in model.trunk(torch.zeros(1, 3, *CANVAS))] == [(10, 14), (5, 7), (3, 4)]
 
 
 def test_pyramid_from_level_two() -> None:
-    assert build(model__pyramid__first_level=2).pyramid.strides == (4, 8, 16, 32, 64)
+    assert build(model__pyramid__first_level=2).neck.strides == (4, 8, 16, 32, 64)

@@ -2,9 +2,11 @@
 
 import pickle
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from detector import recipes
 from detector.errors import CheckpointError
@@ -36,8 +38,8 @@ def test_our_own_file_with_other_classes_gives_all_but_the_class_outputs(tmp_pat
     model = fresh()
     loaded = pretrained.initialise(model, str(path), SMALL)
     assert loaded is not None
-    assert set(loaded.random) == {"classification.output.weight", "classification.output.bias"}
-    assert torch.equal(model.box.output.weight, source.box.output.weight)
+    assert set(loaded.random) == {"heads.classification.output.weight", "heads.classification.output.bias"}
+    assert torch.equal(model.heads["box"].output.weight, source.heads["box"].output.weight)
 
 
 class Evil:
@@ -55,6 +57,73 @@ def test_code_in_a_pickle_does_not_run(tmp_path: Path, monkeypatch: pytest.Monke
         with pytest.raises(CheckpointError, match="loaded safely"):
             pretrained.initialise(fresh(), str(tmp_path / name), SMALL)
     assert not (tmp_path / "pwned").exists()
+
+
+def saved(path: Path) -> Path:
+    label_map = LabelMap(names=("a", "b"), category_ids=(1, 2))
+    preprocess = Preprocess(canvas_hw=(64, 64))
+    model_file.save(path, TrainedModel(model=fresh(), config=SMALL, label_map=label_map, preprocess=preprocess))
+    return path
+
+
+@pytest.mark.parametrize("name", ["m.safetensors", "m.pth"])
+def test_a_damaged_model_of_ours_is_refused_whatever_its_name(tmp_path: Path, name: str) -> None:
+    path = saved(tmp_path / name)
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="the checksum does not fit"):
+        pretrained.initialise(fresh(), str(path), SMALL)
+
+
+def test_safetensors_are_known_by_their_content(tmp_path: Path) -> None:
+    loaded = pretrained.initialise(fresh(), str(saved(tmp_path / "weights.bin")), SMALL)
+    assert loaded is not None
+    assert loaded.random == ()
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_values_that_are_not_finite_are_refused_and_named(tmp_path: Path, suffix: str) -> None:
+    state = {"conv1.weight": torch.ones(64, 3, 7, 7), "bn1.bias": torch.tensor([1.0, float("inf")])}
+    path = tmp_path / f"w{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(state, path)
+    with pytest.raises(CheckpointError, match=r"w\.\w+: bn1\.bias holds values that are not finite"):
+        pretrained.initialise(fresh(), str(path), SMALL)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"just some text, longer than a header",
+        b"e\n",
+        b"",
+        b"\x80\x04.",
+        b"PK\x03\x04" + bytes(99),
+        b"\x89PNG\r\n\x1a\n",
+        b"{}",
+    ],
+)
+def test_any_file_gives_one_sentence_of_our_own(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.pth"
+    path.write_bytes(content)
+    with pytest.raises(
+        CheckpointError, match=r"model\.pth: is not a weights file that can be loaded safely; "
+    ) as caught:
+        pretrained.initialise(fresh(), str(path), SMALL)
+    assert "weights_only" not in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError('invalid hash value (expected "1", got "2")'), URLError("no route"), KeyError("x")]
+)
+def test_imagenet_that_cannot_be_had_is_one_sentence(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    with pytest.raises(CheckpointError, match=r"cannot be fetched .*--init"):
+        pretrained.initialise(fresh(), "imagenet", SMALL)
 
 
 def test_refuses_what_does_not_fit(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_same_outputs_and_same_detections(theirs: torch.nn.Module, ours: Detecti
     x = ours.normalise(images)
     features = list(theirs.backbone(x).values())
     expected = theirs.head(features)
-    prediction = ours.predict(ours.trunk(x))
+    prediction = ours.heads(ours.trunk(x), ours.priors(CANVAS).boxes)
     torch.testing.assert_close(prediction.logits, expected["cls_logits"], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(prediction.deltas, expected["bbox_regression"], atol=1e-4, rtol=1e-4)
 

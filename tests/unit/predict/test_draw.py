@@ -178,3 +178,19 @@ def test_what_lies_outside_or_is_not_finite_is_left_out() -> None:
 def test_nothing_breaks_it(size: tuple[int, int], boxes: list[list[float]], name: str) -> None:
     drawn = draw.draw(picture(*size), detections(boxes, list(range(len(boxes))), [name] * len(boxes)))
     assert drawn.shape == (*size, 3)
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 140])
+def test_a_narrow_picture_gets_a_shorter_label(width: int) -> None:
+    """Wide enough for a few letters, but not for a long name with its score."""
+    found = detections([[0, 40, 40, 80]], [0], ["red blood cell of the horse"])
+    drawn = draw.draw(picture(200, width), found)
+    left, top, right, bottom = filled_rectangle(has(drawn, colours.of_label(0))[:40])
+    assert right - left > 15
+    assert bottom - top > 8
+    assert right < width
+
+
+def test_what_a_label_may_say() -> None:
+    assert list(draw._texts("horses", 0.5, with_score=True)) == ["horses 0.50", "horses", "ho...", "h..."]
+    assert next(draw._texts("x" * 40, 0.5, with_score=False)) == "x" * 29 + "..."

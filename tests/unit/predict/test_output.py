@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from detector.errors import ConfigError, DataError
 from detector.predict import colours, output
+from detector.predict.finder import OneModel
 from detector.predict.predictor import Detector
 from detector.types import Detections, LabelMap, Placement, Preprocess
 
@@ -34,7 +36,7 @@ def detect(images: Tensor, placements: Sequence[Placement]) -> list[Detections]:
     return found
 
 
-DETECTOR = Detector(detect=detect, label_map=LABELS, preprocess=Preprocess(canvas_hw=(64, 64)))
+DETECTOR = Detector(OneModel(detect=detect, label_map=LABELS, preprocess=Preprocess(canvas_hw=(64, 64))))
 
 
 def save(path: Path, size: tuple[int, int] = (40, 30)) -> Path:
@@ -44,7 +46,8 @@ def save(path: Path, size: tuple[int, int] = (40, 30)) -> Path:
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    """What lies in a folder, but for the marker that makes it ours."""
+    return sorted(path.name for path in folder.iterdir() if path.name != ".detector-predict")
 
 
 def test_pictures_and_predictions(tmp_path: Path) -> None:
@@ -64,6 +67,20 @@ def test_pictures_and_predictions(tmp_path: Path) -> None:
         }
         for number, name in ((1, "b.png"), (2, "a.jpg"))
     ]
+
+
+def test_one_class_of_several_comes_with_the_probability_of_each(tmp_path: Path) -> None:
+    def detect_one(images: Tensor, placements: Sequence[Placement]) -> list[Detections]:
+        found = detect(images, placements)[0]
+        rows = torch.tensor([[0.25, 0.75], [0.5, 0.5]])  # the second stays below the score that is written
+        return [dataclasses.replace(found, class_scores=rows)]
+
+    detector = Detector(
+        OneModel(detect=detect_one, label_map=LABELS, preprocess=Preprocess(canvas_hw=(64, 64)), one_of_classes=True)
+    )
+    outcome = output.write(detector, [save(tmp_path / "a.png")], folder=tmp_path / "out")
+    records = json.loads((outcome.folder / "predictions.json").read_text())
+    assert [record["probabilities"] for record in records] == [{"cat": 0.25, "dog": 0.75}]
 
 
 def test_the_picture_shows_the_box(tmp_path: Path) -> None:
@@ -161,6 +178,49 @@ def test_the_folder_of_an_earlier_run_is_used_again(tmp_path: Path) -> None:
     assert names(tmp_path / "out") == ["a.jpg", "predictions.json"]
 
 
+def test_pictures_of_an_earlier_run_go_and_the_users_own_stay(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    output.write(DETECTOR, [save(tmp_path / "a.png"), save(tmp_path / "b.png")], folder=out)
+    theirs = save(out / "mine.jpg", (10, 10)).read_bytes()
+    output.write(DETECTOR, [save(tmp_path / "c.png")], folder=out)
+    assert names(out) == ["c.jpg", "mine.jpg", "predictions.json"]
+    with pytest.raises(ConfigError, match=r"mine\.jpg: stands where a result is to be written"):
+        output.write(DETECTOR, [save(tmp_path / "mine.png")], folder=out)
+    assert (out / "mine.jpg").read_bytes() == theirs
+
+
+def test_a_run_that_was_interrupted_can_be_repeated(tmp_path: Path) -> None:
+    images = [save(tmp_path / "a.png"), save(tmp_path / "b.png")]
+
+    def interrupt(done: int, of: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        output.write(DETECTOR, images, folder=tmp_path / "out", progress=interrupt)
+    assert names(tmp_path / "out") == ["a.jpg"]
+    output.write(DETECTOR, images[1:], folder=tmp_path / "out")
+    assert names(tmp_path / "out") == ["b.jpg", "predictions.json"]
+
+
+def test_a_folder_with_predictions_of_another_tool_is_not_ours(tmp_path: Path) -> None:
+    theirs = tmp_path / "album" / "predictions.json"
+    save(tmp_path / "album" / "a.jpg")
+    theirs.write_text("[1]")
+    with pytest.raises(ConfigError, match=r"album: is not an empty folder, nor .* --out"):
+        output.write(DETECTOR, [save(tmp_path / "a.png")], folder=tmp_path / "album")
+    assert theirs.read_text() == "[1]"
+
+
+def test_our_own_picture_behind_a_link_is_not_predicted_into_its_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    output.write(DETECTOR, [save(tmp_path / "a.png")], folder=out)
+    link = tmp_path / "link.jpg"
+    link.symlink_to(out / "a.jpg")
+    with pytest.raises(ConfigError, match=r"holds link\.jpg"):
+        output.write(DETECTOR, [link], folder=out)
+    assert link.exists()
+
+
 def test_the_users_files_are_never_replaced(tmp_path: Path) -> None:
     image = save(tmp_path / "in" / "a.jpg")
     theirs = save(tmp_path / "album" / "a.jpg", (10, 10))
@@ -214,7 +274,7 @@ def test_pictures_are_written_as_they_come(tmp_path: Path) -> None:
         written.append(len(list((tmp_path / "out").glob("*.jpg"))))
         return detect(canvases, placements)
 
-    detector = Detector(detect=watch, label_map=LABELS, preprocess=Preprocess(canvas_hw=(64, 64)))
+    detector = Detector(OneModel(detect=watch, label_map=LABELS, preprocess=Preprocess(canvas_hw=(64, 64))))
     output.write(detector, images, folder=tmp_path / "out", batch_size=3)
     assert written == [0, 3, 6]
 

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from detector.errors import CheckpointError, ConfigError, DataError
+from detector.predict.finder import OneModel
 from detector.predict.predictor import Detector
 from detector.types import Detections, LabelMap, Placement, Preprocess
 
@@ -48,7 +49,7 @@ def fake() -> Fake:
 
 @pytest.fixture
 def detector(fake: Fake) -> Detector:
-    return Detector(detect=fake, label_map=LABELS, preprocess=Preprocess(canvas_hw=CANVAS))
+    return Detector(OneModel(detect=fake, label_map=LABELS, preprocess=Preprocess(canvas_hw=CANVAS)))
 
 
 def picture(height: int = 20, width: int = 30, red: int = 7) -> NDArray[np.uint8]:
@@ -86,7 +87,9 @@ def test_results_are_ordinary_tensors() -> None:
         with torch.inference_mode():
             return Fake()(images, placements)
 
-    found = Detector(detect=infer, label_map=LABELS, preprocess=Preprocess(canvas_hw=CANVAS)).predict(picture())
+    found = Detector(OneModel(detect=infer, label_map=LABELS, preprocess=Preprocess(canvas_hw=CANVAS))).predict(
+        picture()
+    )
     found.boxes.add_(1)  # fails on a tensor of inference mode
 
 

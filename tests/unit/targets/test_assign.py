@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from detector.config import AssignConfig
 from detector.geometry import boxes, priors
 from detector.targets import assign
-from detector.types import Assignment, Targets
+from detector.types import Assignment, Priors, Targets
 from tests import strategies
 
 PRIORS = priors.make((strategies.CANVAS, strategies.CANVAS), (16, 32, 64), (4.0,), (1.0,), "centre")
@@ -50,6 +50,18 @@ def test_contract(targets: Targets, config: AssignConfig) -> None:
         assert targets.is_object.gather(1, found.matched)[found.is_positive].all()
     else:
         assert not (found.is_positive | found.is_ignored).any()
+
+
+@given(strategies.padded_targets())
+def test_main_takes_the_largest_object_and_ignores_images_without(targets: Targets) -> None:
+    canvas = Priors(boxes=torch.tensor([[0.0, 0.0, 128.0, 128.0]]), level_sizes=(1,))
+    found = assign.assign(targets, canvas, AssignConfig(kind="main"))
+    areas = torch.where(targets.is_object, boxes.area(targets.boxes), -1)
+    for image in range(len(areas)):
+        has_object = bool(targets.is_object[image].any())
+        assert (found.is_positive[image].item(), found.is_ignored[image].item()) == (has_object, not has_object)
+        if has_object:
+            assert areas[image, found.matched[image, 0]] == areas[image].max()
 
 
 @given(strategies.padded_targets(), CONFIG)

@@ -13,7 +13,7 @@ from detector.types import Preprocess
 
 def small_model() -> DetectionModel:
     tower = {
-        f"model.{head}.{key}": value
+        f"model.heads.{head}.tower.{key}": value
         for head in ("classification", "box")
         for key, value in (("width", 16), ("depth", 1))
     }
@@ -46,7 +46,11 @@ def test_a_width_beyond_reach_is_refused() -> None:
 def test_average_follows_weights_and_statistics_and_copies_counters() -> None:
     model = small_model()
     average = ema.AveragedModel(model, width=0.1)
-    name, statistic, counter = "box.output.weight", "backbone.bn1.running_mean", "backbone.bn1.num_batches_tracked"
+    name, statistic, counter = (
+        "heads.box.output.weight",
+        "backbone.bn1.running_mean",
+        "backbone.bn1.num_batches_tracked",
+    )
     expected: dict[str, torch.Tensor] = {}
     for step in range(1, 6):
         with torch.no_grad():

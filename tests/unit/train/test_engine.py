@@ -3,8 +3,9 @@
 import json
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from detector.model import detector as network
 from detector.model.detector import DetectionModel
 from detector.train import engine
 from detector.train.engine import Hooks, Outcome, Quality
+from detector.train.learner import Learner
 from detector.train.record import Record
 from detector.types import Batch, BatchShape, Placement, Preprocess, Targets
 
@@ -23,7 +25,12 @@ CANVAS = (64, 64)
 
 
 def settings(**changes: object) -> RunConfig:
-    small = {"model.pyramid.width": 16, "model.classification.width": 16, "model.box.width": 16, "data.batch_size": 2}
+    small = {
+        "model.pyramid.width": 16,
+        "model.heads.classification.tower.width": 16,
+        "model.heads.box.tower.width": 16,
+        "data.batch_size": 2,
+    }
     dotted = {key.replace("__", "."): value for key, value in changes.items()}
     return config_file.override(recipes.small(), {"length.minutes": None, "length.steps": 6, **small, **dotted})
 
@@ -47,9 +54,15 @@ class Calls:
 
     qualities: list[float]
     kept: list[str] = field(default_factory=list)
+    during: Callable[[], object] = lambda: None
+    """What else happens in a scoring."""
 
     def hooks(self) -> Hooks:
-        def evaluate(model: DetectionModel) -> Quality:
+        def evaluate(model: DetectionModel, should_stop: Callable[[], bool]) -> Quality | None:
+            self.during()
+            if should_stop():
+                self.kept.append("given up")
+                return None
             self.kept.append("scored")
             return Quality(ap=self.qualities.pop(0), ap50=1.0)
 
@@ -73,9 +86,10 @@ def fit(
         for step, shape in enumerate(shapes):
             yield make(step, shape)
 
+    learner = Learner(model, config, dtype=torch.float32)
     with Record(folder) as record:
         outcome = engine.fit(
-            model, batches, config=config, canvas_hw=CANVAS, num_images=4, hooks=calls.hooks(), record=record
+            learner, batches, config=config, canvas_hw=CANVAS, num_images=4, hooks=calls.hooks(), record=record
         )
     return outcome, model
 
@@ -95,7 +109,7 @@ def test_the_loss_falls_on_one_batch(tmp_path: Path) -> None:
     config = settings(length__evaluations=1, length__steps=25, optim__warmup_steps=1, data__crops__share=0)
     fit(config, calls, tmp_path, lambda step, shape: same)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    losses = [row["classification_loss"] for row in rows if row["kind"] == "train"]
+    losses = [row["losses"]["classification.cross_entropy"] for row in rows if row["kind"] == "train"]
     assert losses[-1] < 0.8 * losses[0]  # the last row is the mean since the first step
 
 
@@ -135,9 +149,74 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
         fit(settings(), Calls(qualities=[]), tmp_path, make)
 
 
+def rows_of(folder: Path, kind: str) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["kind"] == kind]
+
+
+def test_ctrl_c_during_a_scoring_ends_it_and_the_run(tmp_path: Path) -> None:
+    calls = Calls(qualities=[], during=lambda: signal.raise_signal(signal.SIGINT))
+    outcome, _ = fit(settings(length__evaluations=3), calls, tmp_path)
+    assert (outcome.interrupted, outcome.steps) == (True, 2)
+    assert calls.kept == ["given up", "last", "best"]
+    assert outcome.best is None
+    assert rows_of(tmp_path, "evaluation") == []
+
+
+def test_ctrl_c_during_the_last_scoring_keeps_what_was_best(tmp_path: Path) -> None:
+    calls = Calls(qualities=[0.5])
+    calls.during = lambda: signal.raise_signal(signal.SIGINT) if calls.kept else None
+    outcome, _ = fit(settings(length__evaluations=2), calls, tmp_path)
+    assert (outcome.interrupted, outcome.steps) == (True, 6)
+    assert calls.kept == ["scored", "best", "last", "given up"]
+    assert outcome.best == Quality(ap=0.5, ap50=1.0)
+    assert "interrupted at step 6" in (tmp_path / "train.log").read_text()
+
+
+def test_slow_scorings_of_a_run_by_time_are_not_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes a minute, a scoring 500 seconds; of 20 minutes one is due every four."""
+    now = [1000.0]
+    monkeypatch.setattr(engine.time, "monotonic", lambda: now[0])
+
+    def wait(seconds: float) -> None:
+        now[0] += seconds
+
+    def make(step: int, shape: BatchShape) -> Batch:
+        wait(60)
+        return batch(shape)
+
+    calls = Calls(qualities=[0.1, 0.2, 0.3], during=lambda: wait(500))
+    config = settings(length__steps=None, length__minutes=20, data__crops__share=0)
+    outcome, _ = fit(config, calls, tmp_path, make)
+    # Due at 240, 480, 720, 960 and 1200; those at 480 and 720 fall into the scoring at 240.
+    assert [row["seconds"] for row in rows_of(tmp_path, "evaluation")] == pytest.approx([240, 980, 1480])
+    assert [row["step"] for row in rows_of(tmp_path, "evaluation")] == [4, 8, 8]
+    assert outcome.steps == 8
+    assert calls.qualities == []
+
+
+def test_without_a_validation_split_the_last_weights_are_the_best(tmp_path: Path) -> None:
+    calls = Calls(qualities=[])
+    config = settings(length__evaluations=1)
+    hooks = replace(calls.hooks(), evaluate=None)
+    model = network.build(config, num_classes=2, preprocess=Preprocess(canvas_hw=CANVAS))
+    with Record(tmp_path) as record:
+        outcome = engine.fit(
+            Learner(model, config, dtype=torch.float32),
+            lambda shapes: (batch(shape) for shape in shapes),
+            config=config,
+            canvas_hw=CANVAS,
+            num_images=4,
+            hooks=hooks,
+            record=record,
+        )
+    assert calls.kept == ["last", "best"]
+    assert outcome.best is None
+
+
 def test_a_loss_that_is_not_finite_is_an_error_with_a_cure(tmp_path: Path) -> None:
     config = settings(optim__lr=1e30, optim__warmup_steps=0, optim__clip_norm=0, optim__name="sgd", length__steps=40)
-    with pytest.raises(DetectorError, match=r"not finite at step \d+ .*optim\.lr"):
+    with pytest.raises(DetectorError, match=r"the loss \S+ is not finite .* at step \d+: .*optim\.lr"):
         fit(config, Calls(qualities=[0.0] * 10), tmp_path)
 
 
@@ -159,7 +238,7 @@ def test_without_averaging_the_trained_model_itself_is_kept(tmp_path: Path) -> N
     model = network.build(config, num_classes=2, preprocess=Preprocess(canvas_hw=CANVAS))
     with Record(tmp_path) as record:
         engine.fit(
-            model,
+            Learner(model, config, dtype=torch.float32),
             lambda shapes: (batch(shape) for shape in shapes),
             config=config,
             canvas_hw=CANVAS,

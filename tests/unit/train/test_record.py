@@ -1,17 +1,22 @@
 """What a run writes down."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from detector.train.record import EvaluationMetrics, Record, StepMetrics, describe
+from detector.train.record import BranchMetrics, CosineMetrics, EvaluationMetrics, Record, StepMetrics, describe
 
+CLASSES = BranchMetrics(name="classification", loss=0.5, weight=1.0, gradient_norm=3.0, share=0.75)
+BOX = BranchMetrics(name="box", loss=1.5, weight=0.5, gradient_norm=1.0, share=0.25)
 STEP = StepMetrics(
     step=7,
     epoch=1.25,
-    classification_loss=0.5,
-    box_loss=1.5,
+    stage="warm",
+    losses={"classification.cross_entropy": 0.5, "box.giou": 0.75},
+    branches=(CLASSES, BOX),
+    cosines=(CosineMetrics(a="classification", b="box", cosine=-0.25),),
     lr=0.001,
     images_per_second=12.34,
     seconds=60,
@@ -19,10 +24,26 @@ STEP = StepMetrics(
 )
 
 
-def test_the_progress_line_has_both_losses_rate_speed_and_eta() -> None:
-    line = describe(STEP)
-    for part in ("epoch 1.2", "step 7", "cls 0.500", "box 1.500", "lr 1.0e-03", "12.3 img/s", "ETA 1:02:05"):
+def test_the_progress_line_has_losses_balance_rate_speed_and_eta() -> None:
+    line = describe(STEP, has_stages=False)
+    parts = ("epoch 1.2", "step 7", "classification 0.500", "box 1.500", "balance 75:25", "lr 1.0e-03", "12.3 img/s")
+    for part in (*parts, "ETA 1:02:05"):
         assert part in line
+    assert "stage" not in line
+
+
+def test_the_progress_line_names_the_stage_where_there_are_several() -> None:
+    assert "  stage warm  " in describe(STEP, has_stages=True)
+
+
+def test_a_frozen_trunk_has_no_balance() -> None:
+    still = tuple(dataclasses.replace(branch, gradient_norm=None, share=None) for branch in (CLASSES, BOX))
+    assert "balance" not in describe(dataclasses.replace(STEP, branches=still), has_stages=False)
+    assert "balance" not in describe(dataclasses.replace(STEP, branches=(CLASSES,)), has_stages=False)
+
+
+def test_before_the_first_step_the_end_is_not_known() -> None:
+    assert "ETA ?" in describe(dataclasses.replace(STEP, eta_seconds=None), has_stages=False)
 
 
 def test_rows_and_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,7 +53,9 @@ def test_rows_and_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         record.evaluation(EvaluationMetrics(step=7, epoch=1.25, seconds=60, ap=0.25, ap50=0.5, is_best=True))
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["kind"] for row in rows] == ["train", "evaluation"]
-    assert rows[0]["classification_loss"] == 0.5
+    assert rows[0]["losses"] == STEP.losses
+    assert rows[0]["branches"] == [dataclasses.asdict(CLASSES), dataclasses.asdict(BOX)]
+    assert rows[0]["cosines"] == [{"a": "classification", "b": "box", "cosine": -0.25}]
     assert rows[1]["ap"] == 0.25
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -40,4 +63,4 @@ def test_rows_and_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         assert text in captured.err
     log = (tmp_path / "train.log").read_text()
     assert "hello [bold]you[/bold]" in log
-    assert "cls 0.500" in log
+    assert "classification 0.500" in log

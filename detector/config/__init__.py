@@ -1,0 +1,51 @@
+"""Every setting of a run with its default, as frozen dataclasses that check themselves.
+
+The only place where a default is written. `recipes.py` picks combinations, `config_file.py` reads and writes.
+"""
+
+from detector.config.data import AugmentConfig, CropConfig, DataConfig
+from detector.config.model import (
+    Backbone,
+    DecodeConfig,
+    HeadConfig,
+    ModelConfig,
+    PriorConfig,
+    PyramidConfig,
+    TowerConfig,
+)
+from detector.config.run import RunConfig, num_logits
+from detector.config.training import (
+    AssignConfig,
+    BalanceConfig,
+    Classification,
+    DistillConfig,
+    LengthConfig,
+    LossConfig,
+    MemoryConfig,
+    OptimConfig,
+    StageConfig,
+)
+
+__all__ = [
+    "AssignConfig",
+    "AugmentConfig",
+    "Backbone",
+    "BalanceConfig",
+    "Classification",
+    "CropConfig",
+    "DataConfig",
+    "DecodeConfig",
+    "DistillConfig",
+    "HeadConfig",
+    "LengthConfig",
+    "LossConfig",
+    "MemoryConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "PriorConfig",
+    "PyramidConfig",
+    "RunConfig",
+    "StageConfig",
+    "TowerConfig",
+    "num_logits",
+]

@@ -1,0 +1,69 @@
+"""Settings of what the network is shown."""
+
+from dataclasses import dataclass
+
+from detector.config.rules import require
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CropConfig:
+    """A first part of training on cut-outs: objects keep their size, and the same time gives more steps."""
+
+    share: float = 0.0
+    """Of the run; 0 trains on whole images from the start."""
+    size: float = 0.5
+    """Sides of the cut-out, relative to the canvas."""
+    batch_factor: int = 2
+    """Cut-outs in a batch for each image that a batch has later."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.share <= 1, "data.crops.share", "between 0 and 1", self.share)
+        require(0 < self.size <= 1, "data.crops.size", "above 0 and at most 1", self.size)
+        require(self.batch_factor >= 1, "data.crops.batch_factor", ">= 1", self.batch_factor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """What the network is shown."""
+
+    image_size: int = 640
+    """Longer side of the canvas in pixels; the aspect comes from the training images."""
+    batch_size: int = 16
+    workers: int | None = None
+    """Loader processes; null chooses for the machine. The batches are the same for any number."""
+    crops: CropConfig = CropConfig()
+
+    def __post_init__(self) -> None:
+        require(64 <= self.image_size <= 4096, "data.image_size", "between 64 and 4096", self.image_size)
+        require(self.batch_size >= 1, "data.batch_size", ">= 1", self.batch_size)
+        require(self.workers is None or self.workers >= 0, "data.workers", ">= 0", self.workers)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AugmentConfig:
+    """Random changes to training images; probabilities in [0, 1], ranges as (low, high)."""
+
+    horizontal_flip: float = 0.5
+    vertical_flip: float = 0.0
+    scale: tuple[float, float] = (0.7, 1.5)
+    """Zoom relative to the fitted image; the cut-out is placed at random."""
+    aspect: tuple[float, float] = (0.9, 1.1)
+    """Width over height, relative."""
+    brightness: float = 0.2
+    contrast: float = 0.2
+    saturation: float = 0.2
+    hue: float = 0.02
+    min_visibility: float = 0.3
+    """An object of which a cut leaves less than this share of its area is no longer an object."""
+
+    def __post_init__(self) -> None:
+        for name in ("horizontal_flip", "vertical_flip", "min_visibility"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"augment.{name}", "between 0 and 1", value)
+        for name in ("brightness", "contrast", "saturation"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"augment.{name}", "at least 0 and below 1", value)
+        require(0 <= self.hue <= 0.5, "augment.hue", "between 0 and 0.5", self.hue)
+        for name in ("scale", "aspect"):
+            low, high = getattr(self, name)
+            require(0 < low <= high, f"augment.{name}", "two numbers with 0 < low <= high", (low, high))

@@ -1,0 +1,97 @@
+"""The settings of a run, whole."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from detector.config.data import AugmentConfig, DataConfig
+from detector.config.model import TRUNK, DecodeConfig, ModelConfig
+from detector.config.rules import require
+from detector.config.training import (
+    LOOK_AT_GRADIENTS,
+    AssignConfig,
+    BalanceConfig,
+    DistillConfig,
+    LengthConfig,
+    LossConfig,
+    MemoryConfig,
+    OptimConfig,
+    StageConfig,
+)
+from detector.errors import ConfigError
+
+_ROUNDING = 1e-6  # of shares that are written with a few digits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """Everything needed to repeat a run on the same data."""
+
+    seed: int = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto`: bfloat16 on CUDA, and on a CPU where a probe shows it faster."""
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    assign: AssignConfig = AssignConfig()
+    loss: LossConfig = LossConfig()
+    distill: DistillConfig = DistillConfig()
+    balance: BalanceConfig = BalanceConfig()
+    memory: MemoryConfig = MemoryConfig()
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    length: LengthConfig = field(default_factory=lambda: LengthConfig(epochs=36))
+    stages: tuple[StageConfig, ...] = ()
+    """Parts of the run, in order; none is one stage with everything."""
+    decode: DecodeConfig = DecodeConfig()
+
+    def __post_init__(self) -> None:
+        require(0 <= self.seed < 2**63, "seed", "between 0 and 2**63 - 1", self.seed)
+        self._check_single_answer()
+        self._check_balance()
+        self._check_stages()
+
+    def _check_single_answer(self) -> None:
+        """A pooled trunk gives one answer an image; nothing of the dense way fits it, and the other way round."""
+        pooled = self.model.neck == "pool"
+        for key, is_pooled in (
+            (f"assign.kind = {self.assign.kind}", self.assign.kind == "main"),
+            (f"loss.classification = {self.loss.classification}", self.loss.classification == "categorical"),
+        ):
+            if pooled != is_pooled:
+                raise ConfigError(
+                    f"{key} does not go with model.neck = {self.model.neck}; "
+                    "pool, main and categorical belong together (recipe localizer)"
+                )
+        if pooled and self.data.crops.share > 0:
+            raise ConfigError("data.crops.share must be 0 with model.neck = pool: its prior is the whole image")
+
+    def _check_balance(self) -> None:
+        """Rules that look at gradients take a branch's gradient for that of its own loss."""
+        cascaded = any(head.input != TRUNK for head in self.model.heads)
+        if cascaded and self.model.cascade_gradient == "full" and self.balance.kind in LOOK_AT_GRADIENTS:
+            raise ConfigError(
+                f"balance.kind = {self.balance.kind} cannot serve a cascade in which one head's loss also teaches "
+                "another head; set model.cascade_gradient to detach, or balance.kind to fixed, uncertainty or dwa"
+            )
+
+    def _check_stages(self) -> None:
+        names = [stage.name for stage in self.stages]
+        for name in names:
+            require(names.count(name) == 1, "stages", "of different names", f"{name!r} twice")
+        total = sum(stage.share for stage in self.stages)
+        if self.stages and abs(total - 1) > _ROUNDING:
+            shares = " + ".join(f"{stage.share:g}" for stage in self.stages)
+            raise ConfigError(f"stages: the shares {shares} sum to {total:g}, must be 1; change one of them")
+        heads = [head.name for head in self.model.heads]
+        parts = ("backbone", "neck", "heads", *heads)
+        for stage in self.stages:
+            for part in stage.learn:
+                require(part in parts, f"stages.{stage.name}.learn", f"of {', '.join(parts)}", repr(part))
+            for part in stage.reset:
+                require(part in heads, f"stages.{stage.name}.reset", f"of {', '.join(heads)}", repr(part))
+        for part in self.optim.part_weight_decay:
+            require(part in parts, "optim.part_weight_decay", f"for {', '.join(parts)}", repr(part))
+
+
+def num_logits(config: RunConfig, num_classes: int) -> int:
+    """Outputs of the classification head: softmax needs one more, for background."""
+    return num_classes + (config.loss.classification == "softmax")

@@ -1,0 +1,83 @@
+"""What finds objects in pixels: one model, or several fused."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from detector.data import letterbox
+from detector.model import inference, precision
+from detector.model.model_file import TrainedModel
+from detector.predict import ensemble
+from detector.types import Detections, LabelMap, Placement, Preprocess
+
+Pixels = NDArray[np.uint8]
+Detect = Callable[[Tensor, Sequence[Placement]], Sequence[Detections]]
+
+
+class Finder(Protocol):
+    @property
+    def label_map(self) -> LabelMap: ...
+
+    @property
+    def one_of_classes(self) -> bool:
+        """Whether `class_scores` are probabilities that sum to 1, as those of a localizer."""
+        ...
+
+    def find(self, images: Sequence[Pixels]) -> Sequence[Detections]:
+        """What is found in a few images, uint8 [h, w, 3] RGB, at any score; in pixels of each image."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneModel:
+    """A model with its own canvas."""
+
+    detect: Detect
+    label_map: LabelMap
+    preprocess: Preprocess
+    one_of_classes: bool = False
+    max_detections: int = 100
+
+    @classmethod
+    def of(cls, trained: TrainedModel) -> Self:
+        config = trained.config
+        # Other heads may scale the scores.
+        plain = all(head.kind in ("classification", "box") for head in config.model.heads)
+        dtype = precision.resolve(config.precision, next(trained.model.parameters()).device)
+        return cls(
+            detect=partial(inference.detect, trained, dtype=dtype),
+            label_map=trained.label_map,
+            preprocess=trained.preprocess,
+            one_of_classes=plain and config.loss.classification == "categorical",
+            max_detections=config.decode.max_detections,
+        )
+
+    def find(self, images: Sequence[Pixels]) -> Sequence[Detections]:
+        contract = self.preprocess
+        placed = [letterbox.place(image, contract.canvas_hw, contract.padding) for image in images]
+        canvases = torch.from_numpy(np.stack([canvas for canvas, _ in placed]))
+        return self.detect(canvases.permute(0, 3, 1, 2), [placement for _, placement in placed])
+
+
+class FusedModels:
+    """Several models, each on its own canvas, as one."""
+
+    one_of_classes = False
+
+    def __init__(self, models: Sequence[OneModel], sources: Sequence[str]) -> None:
+        self._models = tuple(models)
+        self._maps = [model.label_map for model in models]
+        self.label_map = ensemble.merge_label_maps(self._maps, sources)
+        self._limit = max(model.max_detections for model in models)
+
+    def find(self, images: Sequence[Pixels]) -> Sequence[Detections]:
+        return [
+            ensemble.combine(found, self._maps, self.label_map, max_detections=self._limit)
+            for found in zip(*(model.find(images) for model in self._models), strict=True)
+        ]

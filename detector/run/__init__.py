@@ -1,0 +1,8 @@
+"""The composition root: what each command does, put together from the packages below."""
+
+from detector.run.data_paths import DataPaths
+from detector.run.predicting import predict
+from detector.run.scoring import EvalOutcome, evaluate, evaluate_files
+from detector.run.training import TrainOutcome, train
+
+__all__ = ["DataPaths", "EvalOutcome", "TrainOutcome", "evaluate", "evaluate_files", "predict", "train"]

@@ -1,0 +1,117 @@
+"""Score models on a split."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from detector import files, progress
+from detector.data import coco, layout, loader
+from detector.data.columns import Columns
+from detector.errors import CheckpointError, ConfigError
+from detector.evaluate import coco as coco_scores
+from detector.evaluate import collect, text
+from detector.evaluate.coco import Scores
+from detector.evaluate.collect import Found
+from detector.evaluate.results import Results
+from detector.model import device as devices
+from detector.model import inference, model_file, precision
+from detector.model.model_file import TrainedModel
+from detector.out_folder import OutFolder
+from detector.predict import ensemble
+from detector.run.data_paths import DataPaths
+
+EVALUATION_BATCH = 8
+_RESULTS = "predictions.json"
+_SCORES = "scores.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalOutcome:
+    scores: Scores
+    results_path: Path
+    scores_path: Path
+    unreadable: tuple[str, ...]
+    """Why, for each image that could not be read; its objects count as missed."""
+
+
+def evaluate(checkpoints: Sequence[Path], data: DataPaths, *, split: str, out: Path | None, device: str) -> EvalOutcome:
+    """Score a model on a split, or several whose detections are fused; write detections as COCO results, and scores."""
+    target = devices.resolve(device)
+    found = data.split(split, advice=layout.FOR_EVAL)
+    for checkpoint in checkpoints:
+        if not checkpoint.is_file():  # before a folder for results is made beside it
+            raise CheckpointError(f"{checkpoint}: no such model file; check the path")
+    part = split if data.annotations is None else data.annotations.stem
+    fused = "" if len(checkpoints) == 1 else f"-of-{len(checkpoints)}"
+    # Before the models are run, since that may take an hour.
+    with OutFolder.claim(out if out is not None else checkpoints[0].parent / f"eval-{part}{fused}", "eval") as folder:
+        folder.require_free((_RESULTS, _SCORES))
+        models = [model_file.load(checkpoint, target) for checkpoint in checkpoints]
+        labels = ensemble.merge_label_maps([model.label_map for model in models], [str(path) for path in checkpoints])
+        columns = coco.read(found.annotations, found.images, label_map=labels)
+        unreadable: dict[str, None] = {}
+        with progress.shown("scoring") as show:
+            scores, results = score(models, columns, lambda reason: unreadable.update({reason: None}), show)
+        _write(folder, scores, results)
+    return EvalOutcome(
+        scores=scores,
+        results_path=folder.path / _RESULTS,
+        scores_path=folder.path / _SCORES,
+        unreadable=tuple(unreadable),
+    )
+
+
+def evaluate_files(ground_truth: Path, predictions: Path) -> Scores:
+    """Score a COCO results file against a COCO annotation file; no model is involved."""
+    return coco_scores.score(ground_truth, predictions)
+
+
+def score(
+    models: Sequence[TrainedModel],
+    columns: Columns,
+    on_unreadable: Callable[[str], None],
+    show: Callable[[int, int], None] | None = None,
+) -> tuple[Scores, Results]:
+    """Scores and detections of a model on a split, or of several together; the columns have the label map of all."""
+    of_each = [_found(model, columns, on_unreadable) for model in models]
+    found = of_each[0] if len(models) == 1 else _fused(models, columns, of_each)
+    results = collect.results(found, columns, progress=show)
+    return coco_scores.score(columns.annotations, results), results
+
+
+def _found(model: TrainedModel, columns: Columns, on_unreadable: Callable[[str], None]) -> Iterator[Found]:
+    device = next(model.model.parameters()).device
+    batches = loader.evaluation_loader(
+        columns,
+        model.preprocess,
+        batch_size=EVALUATION_BATCH,
+        workers=loader.num_workers(model.config.data),
+        pin=device.type == "cuda",
+    )
+    detect = partial(inference.detect, model, dtype=precision.resolve(model.config.precision, device))
+    return collect.detections(detect, batches, on_unreadable=on_unreadable)
+
+
+def _fused(models: Sequence[TrainedModel], columns: Columns, of_each: Sequence[Iterator[Found]]) -> Iterator[Found]:
+    maps = [model.label_map for model in models]
+    limit = max(model.config.decode.max_detections for model in models)
+    for together in zip(*of_each, strict=True):
+        rows = {row for row, _ in together}
+        assert len(rows) == 1, "every model sees the same images in the same order"
+        yield (
+            rows.pop(),
+            ensemble.combine([found for _, found in together], maps, columns.label_map, max_detections=limit),
+        )
+
+
+def _write(folder: OutFolder, scores: Scores, results: Results) -> None:
+    content = json.dumps(text.as_json(scores), indent=2, allow_nan=False) + "\n"
+    try:
+        folder.clear()
+        results.write(folder.file(_RESULTS))
+        with files.written_whole(folder.file(_SCORES)) as temporary:
+            temporary.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{folder.path}: cannot be written ({error.strerror}); choose another --out") from error

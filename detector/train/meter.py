@@ -1,0 +1,164 @@
+"""The loss-balance meter: losses and the branches' gradients, averaged on the device and read when a line is due."""
+
+import math
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from detector.errors import DetectorError
+from detector.train.learner import Learned, Learner
+from detector.train.record import BranchMetrics, CosineMetrics, Record, StepMetrics
+
+SECONDS_BETWEEN_RECORDS = 2.0
+LARGEST_SHARE = 0.9  # of the gradient at the trunk, for a whole epoch; beyond it the other heads barely teach the trunk
+
+
+class Meter:
+    """No step waits for a number: sums stay on the device until a record is due."""
+
+    def __init__(self, record: Record, learner: Learner, *, num_images: int, stage_names: Sequence[str]) -> None:
+        self._record = record
+        self._learner = learner
+        self._num_images = num_images
+        self._stage_names = stage_names
+        self._images_seen = 0
+        self._start = self._since = time.monotonic()
+        self._sums: Tensor | None = None
+        self._steps = 0
+        self._images = 0
+        self._epoch = _EpochBalance(learner.objective.branches)
+
+    @property
+    def epochs(self) -> float:
+        """Times the data set was gone through."""
+        return self._images_seen / self._num_images
+
+    @contextmanager
+    def paused(self) -> Generator[None]:
+        """Leave a span of time out of images/s."""
+        start = time.monotonic()
+        yield
+        self._since += time.monotonic() - start
+
+    def add(self, learned: Learned, *, num_images: int) -> None:
+        count = len(learned.branches)
+        gram = learned.branches.new_full((count, count), math.nan) if learned.gram is None else learned.gram
+        row = torch.cat((learned.losses.values, learned.branches, gram.flatten()))
+        self._sums = row if self._sums is None else self._sums + row
+        self._steps += 1
+        self._images += num_images
+        before = int(self.epochs)
+        self._images_seen += num_images
+        self._epoch.add(gram)
+        if int(self.epochs) > before:
+            for warning in self._epoch.finish(int(self.epochs)):
+                self._record.say(warning)
+
+    def show_if_due(self, progress: float) -> None:
+        if self._learner.steps == 1 or time.monotonic() - self._since >= SECONDS_BETWEEN_RECORDS:
+            self.flush(progress)
+
+    def flush(self, progress: float) -> None:
+        """Record what was added since the last time.
+
+        Raises:
+            DetectorError: a loss is not finite.
+        """
+        if self._sums is None:
+            return
+        objective = self._learner.objective
+        values = cast("list[float]", (self._sums / self._steps).tolist())
+        terms, names = objective.terms, objective.branches
+        losses = dict(zip(terms, values, strict=False))
+        of_branches = values[len(terms) : len(terms) + len(names)]
+        self._require_finite(losses)
+        norms, cosines = _directions(values[len(terms) + len(names) :], names)
+        total = sum(norm for norm in norms if norm is not None)
+        weights = cast("list[float]", objective.balancer.weights().detach().tolist())
+        now = time.monotonic()
+        elapsed = now - self._start
+        self._record.step(
+            StepMetrics(
+                step=self._learner.steps,
+                epoch=self.epochs,
+                stage=self._stage_names[self._learner.stage] if self._stage_names else "",
+                losses=losses,
+                branches=tuple(
+                    BranchMetrics(
+                        name=name,
+                        loss=loss,
+                        weight=weight,
+                        gradient_norm=norm,
+                        share=None if norm is None or not total else norm / total,
+                    )
+                    for name, loss, weight, norm in zip(names, of_branches, weights, norms, strict=True)
+                ),
+                cosines=cosines,
+                lr=self._learner.lr,
+                images_per_second=self._images / max(now - self._since, 1e-9),
+                seconds=elapsed,
+                eta_seconds=elapsed * (1 - progress) / progress if progress else None,
+            ),
+            progress,
+        )
+        self._since, self._sums, self._steps, self._images = now, None, 0, 0
+
+    def _require_finite(self, losses: dict[str, float]) -> None:
+        for term, value in losses.items():
+            if not math.isfinite(value):
+                raise DetectorError(
+                    f"the loss {term} is not finite ({value}) at step {self._learner.steps}: "
+                    f"lower optim.lr (now {self._learner.lr:.1e}) or lengthen optim.warmup_steps"
+                )
+
+
+class _EpochBalance:
+    """Gradients at the trunk over one epoch."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._gram: Tensor | None = None
+
+    def add(self, gram: Tensor) -> None:
+        self._gram = gram if self._gram is None else self._gram + gram
+
+    def finish(self, epoch: int) -> list[str]:
+        """Warnings of the epoch that ends, and start another."""
+        assert self._gram is not None
+        norms, _ = _directions(cast("list[float]", self._gram.flatten().tolist()), self._names)
+        self._gram = None
+        total = sum(norm for norm in norms if norm is not None)
+        return [
+            f"warning: {name} holds {norm / total:.0%} of the gradient at the trunk over epoch {epoch}: "
+            f"{_cure(name, (total - norm) / norm)}"
+            for name, norm in zip(self._names, norms, strict=True)
+            # Where no other branch has a gradient, as a class head of one class, there is nothing to share.
+            if norm is not None and LARGEST_SHARE * total < norm < total
+        ]
+
+
+def _cure(name: str, factor: float) -> str:
+    # A branch's gradient is proportional to its weight.
+    setting = (
+        "distill.hidden_weight and distill.attention_weight" if name == "features" else f"model.heads.{name}.weight"
+    )
+    return f"multiply {setting} by {factor:.2g} for an even share, or set balance.kind=imtl_g"
+
+
+def _directions(gram: Sequence[float], names: Sequence[str]) -> tuple[list[float | None], tuple[CosineMetrics, ...]]:
+    """Norm of each branch's gradient, and the cosine of each pair; None where nothing was measured."""
+    count = len(names)
+    norms = [
+        math.sqrt(max(0.0, gram[i * count + i])) if math.isfinite(gram[i * count + i]) else None for i in range(count)
+    ]
+    cosines: list[CosineMetrics] = []
+    for i, a in enumerate(names):
+        for j in range(i):
+            scale = (norms[i] or 0.0) * (norms[j] or 0.0)
+            cosine = gram[i * count + j] / scale if scale else None
+            cosines.append(CosineMetrics(a=names[j], b=a, cosine=cosine))
+    return norms, tuple(cosines)

@@ -1,0 +1,129 @@
+import pytest
+import torch
+
+from detector.errors import ConfigError
+from detector.predict import ensemble
+from detector.types import Detections, LabelMap
+
+PETS = LabelMap(names=("cat", "dog"), category_ids=(17, 18))
+MORE = LabelMap(names=("bird", "dog"), category_ids=(16, 18))
+BOX = (0.0, 0.0, 8.0, 8.0)
+FAR = (100.0, 100.0, 108.0, 108.0)
+
+
+def detections(label_map: LabelMap, *rows: tuple[str, float, tuple[float, float, float, float]]) -> Detections:
+    return Detections(
+        boxes=torch.tensor([box for _, _, box in rows], dtype=torch.float32).reshape(-1, 4),
+        scores=torch.tensor([score for _, score, _ in rows], dtype=torch.float32),
+        labels=torch.tensor([label_map.names.index(name) for name, _, _ in rows], dtype=torch.int64),
+        names=tuple(name for name, _, _ in rows),
+    )
+
+
+def combined(*found: tuple[LabelMap, Detections], max_detections: int = 100) -> Detections:
+    maps = [label_map for label_map, _ in found]
+    merged = ensemble.merge_label_maps(maps, [f"{number}.safetensors" for number in range(len(maps))])
+    return ensemble.combine([one for _, one in found], maps, merged, iou_threshold=0.55, max_detections=max_detections)
+
+
+def rows(found: Detections) -> list[tuple[str, float]]:
+    return list(zip(found.names, found.scores.tolist(), strict=True))
+
+
+def test_classes_are_united_by_name_in_order_of_first_appearance() -> None:
+    assert ensemble.merge_label_maps([PETS, MORE], ["a", "b"]) == LabelMap(
+        names=("cat", "dog", "bird"), category_ids=(17, 18, 16)
+    )
+    assert ensemble.merge_label_maps([MORE, PETS], ["b", "a"]).names == ("bird", "dog", "cat")
+
+
+def test_one_map_merges_to_itself() -> None:
+    assert ensemble.merge_label_maps([MORE], ["b"]) == MORE
+
+
+def test_models_without_a_class_in_common_are_united_in_silence(capfd: pytest.CaptureFixture[str]) -> None:
+    other = LabelMap(names=("tree",), category_ids=(3,))
+    assert ensemble.merge_label_maps([PETS, other], ["a", "b"]).names == ("cat", "dog", "tree")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_known_name_keeps_the_id_of_the_first_map() -> None:
+    # The second map's id of "dog" is the first map's of "cat", but is not used: nothing stands twice.
+    other = LabelMap(names=("dog",), category_ids=(17,))
+    assert ensemble.merge_label_maps([PETS, other], ["a", "b"]) == PETS
+
+
+def test_an_id_that_would_stand_twice_is_refused() -> None:
+    other = LabelMap(names=("dog", "horse"), category_ids=(1, 17))
+    with pytest.raises(ConfigError) as caught:
+        ensemble.merge_label_maps([MORE, PETS, other], ["m.safetensors", "a.safetensors", "b.safetensors"])
+    message = str(caught.value)
+    assert message.startswith(
+        "b.safetensors: category id 17 is class 'horse', but in a.safetensors it is 'cat'; leave one of"
+    )
+    assert "\n" not in message
+
+
+def test_the_file_named_is_the_one_that_the_id_came_from() -> None:
+    third = LabelMap(names=("fish",), category_ids=(18,))
+    with pytest.raises(ConfigError, match=r"^c: category id 18 is class 'fish', but in a it is 'dog'"):
+        ensemble.merge_label_maps([PETS, MORE, third], ["a", "b", "c"])
+
+
+def test_classes_meet_by_name_whatever_their_labels() -> None:
+    # "dog" is label 1 of both maps, and label 0 of the third.
+    third = LabelMap(names=("dog", "cat"), category_ids=(18, 17))
+    found = combined(
+        (PETS, detections(PETS, ("dog", 0.75, BOX))),
+        (third, detections(third, ("dog", 0.25, BOX))),
+    )
+    assert rows(found) == [("dog", 0.5)]
+    assert found.labels.tolist() == [1]
+    assert found.boxes.tolist() == [list(BOX)]
+
+
+def test_different_classes_in_one_place_stay_apart() -> None:
+    # Both are label 0 at home.
+    found = combined(
+        (PETS, detections(PETS, ("cat", 0.75, BOX))),
+        (MORE, detections(MORE, ("bird", 0.5, BOX))),
+    )
+    assert rows(found) == [("cat", 0.75), ("bird", 0.5)]
+    assert found.labels.tolist() == [0, 2]
+
+
+def test_only_models_that_know_a_class_count() -> None:
+    found = combined(
+        (PETS, detections(PETS, ("cat", 0.75, BOX), ("dog", 0.75, FAR))),
+        (MORE, detections(MORE)),
+    )
+    # The second model could have found the dog and did not; of cats it knows nothing.
+    assert rows(found) == [("cat", 0.75), ("dog", 0.375)]
+
+
+def test_best_first_across_classes_that_differ_in_models() -> None:
+    found = combined(
+        (PETS, detections(PETS, ("dog", 0.875, BOX), ("cat", 0.5, BOX), ("cat", 0.25, FAR))),
+        (MORE, detections(MORE, ("dog", 0.875, BOX), ("bird", 0.75, FAR))),
+    )
+    assert rows(found) == [("dog", 0.875), ("bird", 0.75), ("cat", 0.5), ("cat", 0.25)]
+    assert found.boxes.tolist() == [list(BOX), list(FAR), list(BOX), list(FAR)]
+
+
+def test_no_more_than_asked_for_and_the_best_of_them() -> None:
+    one = detections(PETS, ("cat", 0.5, BOX), ("dog", 0.75, BOX), ("cat", 0.25, FAR))
+    found = combined((PETS, one), max_detections=2)
+    assert rows(found) == [("dog", 0.75), ("cat", 0.5)]
+    assert len(found.boxes) == len(found.labels) == len(found) == 2
+
+
+def test_nothing_found_by_anyone() -> None:
+    found = combined((PETS, detections(PETS)), (MORE, detections(MORE)))
+    assert len(found) == 0
+    assert found.boxes.shape == (0, 4)
+    assert found.labels.dtype == torch.int64
+
+
+def test_one_result_for_each_model() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        ensemble.combine([detections(PETS)], [PETS, MORE], PETS, iou_threshold=0.5, max_detections=9)

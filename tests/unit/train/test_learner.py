@@ -1,0 +1,136 @@
+"""A step, and going on from a saved state as if training had not stopped."""
+
+import io
+from typing import Any
+
+import pytest
+import torch
+
+from detector.train.learner import Learner
+from tests.unit.train import make
+
+FAST = {"optim.warmup_steps": 2, "optim.lr": 1e-3, "model.heads.box.tower.depth": 1}
+STAGES = [
+    {"name": "a", "share": 0.4, "learn": ["neck", "heads"], "weights": {"box.giou": 0.5}},
+    {"name": "b", "share": 0.6, "reset": ["box"], "lr_factor": 0.5},
+]
+TOTAL, SAVED = 6, 4  # steps; the stage changes at step 2.4
+
+
+def learner(changes: dict[str, Any] | None = None) -> Learner:
+    config = make.config(FAST | (changes or {}))
+    return Learner(make.model(config), config, dtype=torch.float32)
+
+
+def train(learning: Learner, first: int, last: int) -> None:
+    for step in range(first, last):
+        learning.learn(make.batch(seed=step), step / TOTAL, epoch=step / 2)
+
+
+def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def assert_equal(found: Any, expected: Any, where: str = "state") -> None:
+    """Bit for bit, in nested mappings and lists."""
+    if isinstance(expected, torch.Tensor):
+        assert torch.equal(found, expected), where
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys(), where
+        for key, value in expected.items():
+            assert_equal(found[key], value, f"{where}.{key}")
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected), where
+        for i, value in enumerate(expected):
+            assert_equal(found[i], value, f"{where}.{i}")
+    else:
+        assert found == expected, where
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"balance.kind": "uncertainty", "stages": STAGES},
+        {"balance.kind": "gradnorm", "optim.name": "sgd"},
+        {"balance.kind": "dwa", "stages": STAGES, "optim.ema_width": 0.0, "memory.heads": "sequential"},
+    ],
+    ids=lambda changes: changes["balance.kind"],
+)
+def test_going_on_from_a_saved_state_is_as_if_nothing_had_happened(changes: dict[str, Any]) -> None:
+    undisturbed = learner(changes)
+    train(undisturbed, 0, SAVED)
+    saved = through_a_file(undisturbed.state_dict())
+    train(undisturbed, SAVED, TOTAL)
+
+    torch.manual_seed(123)
+    config = make.config(FAST | changes)
+    again = Learner(make.model(config, seed=7), config, dtype=torch.float32)
+    again.load_state_dict(saved)
+    assert again.steps == SAVED
+    assert again.stage == (1 if "stages" in changes else 0)
+    assert_equal(again.state_dict(), saved)
+    train(again, SAVED, TOTAL)
+    assert_equal(again.state_dict(), undisturbed.state_dict())
+
+
+def test_a_state_from_the_first_stage_goes_on_in_it() -> None:
+    changes = {"stages": STAGES}
+    first, again = learner(changes), learner(changes)
+    train(first, 0, 2)
+    again.load_state_dict(through_a_file(first.state_dict()))
+    assert again.stage == 0
+    assert not any(parameter.requires_grad for parameter in again.objective.model.backbone.parameters())
+    train(again, 2, 4)
+    assert again.stage == 1
+    assert any(parameter.requires_grad for parameter in again.objective.model.backbone.parameters())
+
+
+def test_the_kept_model_is_the_average_where_there_is_one() -> None:
+    averaged, plain = learner(), learner({"optim.ema_width": 0.0})
+    assert plain.kept is plain.objective.model
+    assert averaged.kept is not averaged.objective.model
+    assert plain.state_dict()["average"] is None
+
+
+def test_parts_that_are_held_still_are_not_decayed() -> None:
+    stages = [{"name": "a", "share": 1.0, "learn": ["heads"]}]
+    learning = learner({"stages": stages, "optim.weight_decay": 0.5, "optim.lr": 0.1, "optim.warmup_steps": 0})
+    model = learning.objective.model
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    train(learning, 0, 2)
+    for name, value in model.named_parameters():
+        if not name.startswith("heads."):
+            assert torch.equal(value, before[name]), name
+
+
+def test_what_a_step_shows() -> None:
+    learning = learner()
+    learned = learning.learn(make.batch(), 0.0)
+    terms = ("classification.cross_entropy", "box.smooth_l1", "box.giou")
+    assert learned.losses.terms == terms
+    weights = torch.tensor(learning.objective.base_weights)
+    weighed = weights * learned.losses.values
+    torch.testing.assert_close(learned.branches, torch.stack((weighed[0], weighed[1:].sum())))
+    assert not learned.branches.requires_grad
+    assert learned.gram is not None
+    assert learned.gram.shape == (2, 2)
+
+
+def test_a_frozen_trunk_shows_no_gram_matrix() -> None:
+    stages = [{"name": "a", "share": 1.0, "learn": ["heads"]}]
+    assert learner({"stages": stages, "balance.kind": "gradnorm"}).learn(make.batch(), 0.0).gram is None
+
+
+def test_the_rate_of_a_step_is_that_of_the_schedule_and_the_stage() -> None:
+    learning = learner({"stages": STAGES})
+    learning.learn(make.batch(), 0.0)
+    assert learning.lr == pytest.approx(1e-3 / 2)  # the first of two steps of warm-up
+    learning.learn(make.batch(), 0.1)
+    assert learning.lr == pytest.approx(1e-3 * (0.01 + 0.99 * (1 + torch.tensor(0.1 * torch.pi).cos().item()) / 2))
+    learning.learn(make.batch(), 0.4)
+    assert learning.lr == pytest.approx(0, abs=1e-9)
+    learning.learn(make.batch(), 1.0)
+    assert learning.lr == pytest.approx(1e-3 * 0.01 * 0.5)
