@@ -214,7 +214,7 @@ def _results_files(options: forms.Evaluate) -> tuple[Path, Path] | None:
 def _predict(options: forms.Predict) -> Answer:
     if not options.checkpoints or not options.sources:
         raise ConfigError("predict needs a CHECKPOINT and at least one SOURCE: an image, a folder or a glob pattern")
-    if not 0 <= options.score <= 1:
+    if options.score is not None and not 0 <= options.score <= 1:
         raise ConfigError(f"--score must be between 0 and 1, got {options.score}")
 
     from detector import run

@@ -176,7 +176,7 @@ class Predict:
     find is fused."""
     out: Annotated[Path | None, _shown("DIR", "(default: runs/predict-001, counted up)")] = None
     """Folder for the pictures and the results file."""
-    score: Annotated[float, conf.arg(metavar="X")] = 0.3
+    score: Annotated[float | None, _shown("X", "(default: 0.3; 0 for a localizer)")] = None
     """Lowest score of an object that is reported."""
     device: Device = "auto"
     imports: Imports = ()
@@ -241,6 +241,8 @@ def config_of(options: Train) -> RunConfig:
     Raises:
         ConfigError: the file or a value is wrong, or a setting is given both by its own option and by --set.
     """
+    if options.config is None and options.recipe in recipes.NEED_TEACHER and options.teacher is None:
+        raise ConfigError(f"recipe {options.recipe} learns from a trained model: name it with --teacher CHECKPOINT")
     base = recipes.make(options.recipe) if options.config is None else config_file.load(options.config)
     settings = dict(config_file.parse_override(text) for text in options.settings)
     own = _own_options(options)

@@ -61,12 +61,17 @@ class Detector:
         """Whether `class_scores` are probabilities that sum to 1, as those of a localizer."""
         return self._finder.one_of_classes
 
-    def predict(self, image: ImageLike, score: float = 0.3) -> Detections:
+    @property
+    def default_score(self) -> float:
+        """What counts as found. A localizer always has one answer."""
+        return 0.0 if self.one_of_classes else 0.3
+
+    def predict(self, image: ImageLike, score: float | None = None) -> Detections:
         """Find the objects of one image, best first.
 
         Args:
             image: A file or an RGB array.
-            score: Least score of what is returned.
+            score: Least score of what is returned; None takes `default_score`.
 
         Raises:
             DataError: the file cannot be read as an image, or the array is no uint8 [h, w, 3].
@@ -74,13 +79,14 @@ class Detector:
         return next(self.predict_many([image], score=score, batch_size=1))
 
     def predict_many(
-        self, images: Iterable[ImageLike], score: float = 0.3, batch_size: int = 8
+        self, images: Iterable[ImageLike], score: float | None = None, batch_size: int = 8
     ) -> Iterator[Detections]:
         """Find the objects of many images, one result an image, in order.
 
         Lazy: an image is read when its batch is due, and results are not kept, so a source may be endless. An image
         that cannot be read ends it with the `DataError` of `predict`.
         """
+        score = self.default_score if score is None else score
         if not 0 <= score <= 1:
             raise ValueError(f"score must be between 0 and 1, got {score}")
         if batch_size < 1:

@@ -11,13 +11,16 @@ from detector.predict.sources import find_images
 
 
 def predict(
-    checkpoints: Sequence[Path], sources: Sequence[str], *, out: Path | None, score: float, device: str
+    checkpoints: Sequence[Path], sources: Sequence[str], *, out: Path | None, score: float | None, device: str
 ) -> PredictOutcome:
     """Find objects in images and write annotated pictures and `predictions.json`.
 
-    What several models find is fused; their classes are matched by name.
+    What several models find is fused; their classes are matched by name. Without a score the model's own default is
+    taken.
     """
     images = find_images(sources)
     found = Detector.load(*checkpoints, device=device)
     with progress.shown("predicting") as show:
-        return output.write(found, images, folder=out, score=score, progress=show)
+        return output.write(
+            found, images, folder=out, score=found.default_score if score is None else score, progress=show
+        )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from detector.config import RunConfig
+from detector.errors import ConfigError
 from detector.model.detector import DetectionModel
 from detector.train import optim, schedule, stages
 from detector.train.distillation import Teacher
@@ -76,6 +77,12 @@ class Learner:
             aligned=config.assign.kind == "task_aligned" and progress >= config.assign.aligned_from,
             lesson=self._teacher.look(batch.images) if self._teacher else None,
         )
+        if not step.total.requires_grad:
+            stage = stages.at(config.stages, progress).stage
+            raise ConfigError(
+                f"stages.{stage.name}: no loss with a weight reaches the parts that learn ({', '.join(stage.learn)}); "
+                "name other parts, or give one of their losses a weight"
+            )
         self._optimizer.zero_grad(set_to_none=True)
         step.total.backward()
         optim.clip(self.objective, config.optim)
@@ -96,7 +103,10 @@ class Learner:
         entered = self._config.stages[stage]
         for name in entered.reset:
             head = self._model.heads.head_named(name)
-            head.reset()
+            # From a seed of its own: a run that goes on after a stop draws the same weights.
+            with torch.random.fork_rng([]):
+                torch.manual_seed((self._config.seed + stage) % 2**63)
+                head.reset()
             for parameter in head.parameters():
                 self._optimizer.state.pop(parameter, None)
             if self._average:

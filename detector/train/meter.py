@@ -55,7 +55,9 @@ class Meter:
         self._images_seen += num_images
         self._epoch.add(gram)
         if int(self.epochs) > before:
-            for warning in self._epoch.finish(int(self.epochs)):
+            warnings = self._epoch.finish(int(self.epochs))
+            # A rule that acts on the gradients weighs them after they were measured.
+            for warning in () if self._learner.objective.balancer.acts_on_gradients else warnings:
                 self._record.say(warning)
 
     def show_if_due(self, progress: float) -> None:

@@ -74,10 +74,7 @@ def check(config: RunConfig, base: Mapping[str, float]) -> None:
     for stage in config.stages or (EVERYTHING,):
         for term in stage.weights:
             if term not in terms:
-                close = difflib.get_close_matches(term, terms, n=1)
-                teacher = "" if config.distill.teacher else "; losses against a teacher need --teacher CHECKPOINT"
-                cure = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(terms)}{teacher}"
-                raise ConfigError(f"stages.{stage.name}.weights: the run has no loss {term!r}; {cure}")
+                raise ConfigError(f"stages.{stage.name}.weights: the run has no loss {term!r}; {_cure(term, terms)}")
         if not any(_weights_of(stage, base)):
             key = f"stages.{stage.name}.weights" if config.stages else "loss"
             raise ConfigError(f"{key}: no loss has a weight, so nothing would be learned; give one")
@@ -94,6 +91,13 @@ def set_learners(model: DetectionModel, stage: StageConfig) -> None:
         part.train(does_learn)
         part.requires_grad_(does_learn)
     model.backbone.hold_frozen()
+
+
+def _cure(term: str, terms: Sequence[str]) -> str:
+    if is_against_teacher(term) and not any(is_against_teacher(other) for other in terms):
+        return "it is one against a teacher: name one with --teacher CHECKPOINT"
+    close = difflib.get_close_matches(term, terms, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(terms)}"
 
 
 def _weights_of(stage: StageConfig, base: Mapping[str, float]) -> tuple[float, ...]:

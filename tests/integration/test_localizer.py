@@ -13,7 +13,7 @@ from detector.geometry import boxes
 from tests.integration import one_object
 
 TINY = ("--recipe", "localizer", "--image-size", "64", "--batch-size", "4", "--set", "length.evaluations=1")
-# Three seeds of weights and data gave IoU 0.82 and accuracy 0.99 to 1.00.
+# Three seeds of weights and data gave IoU 0.80 to 0.82 and accuracy 0.99 to 1.00.
 LEAST_IOU = 0.7
 LEAST_ACCURACY = 0.95
 
@@ -37,7 +37,7 @@ def test_learns_the_class_and_the_box_from_scratch(tmp_path: Path) -> None:
     hits: list[bool] = []
     for found, annotation in zip(model.predict_many(files, score=0.0), tree["annotations"], strict=True):
         assert len(found) == 1
-        x, y, width, height = annotation["bbox"]
+        x, y, width, height = map(float, annotation["bbox"])
         overlaps.append(boxes.iou(found.boxes[0], torch.tensor([x, y, x + width, y + height])).item())
         hits.append(found.names[0] == one_object.SHAPES[annotation["category_id"] - 1])
     assert sum(overlaps) / len(overlaps) >= LEAST_IOU
@@ -111,7 +111,7 @@ def test_trains_in_stages_one_head_after_the_other(data: Path, tmp_path: Path) -
 def test_what_does_not_go_with_it_is_said(
     setting: str, key: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train([str(data), *TINY, "--out", str(tmp_path / "run"), *options(setting)]) == 2
+    assert train([str(data), *TINY, "--steps", "1", "--out", str(tmp_path / "run"), *options(setting)]) == 2
     message = capsys.readouterr().err
     assert message.startswith("error: ")
     assert key in message
@@ -122,5 +122,5 @@ def test_what_does_not_go_with_it_is_said(
 def test_its_parts_do_not_go_with_a_pyramid(
     setting: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train([str(data), "--out", str(tmp_path / "run"), *options(setting)]) == 2
+    assert train([str(data), "--steps", "1", "--out", str(tmp_path / "run"), *options(setting)]) == 2
     assert "recipe localizer" in capsys.readouterr().err

@@ -109,7 +109,13 @@ def test_the_default_recipe_is_small() -> None:
 
 @pytest.mark.parametrize("name", recipes.NAMES)
 def test_recipe_by_name(name: recipes.RecipeName) -> None:
-    assert settings("--recipe", name) == recipes.make(name)
+    if name not in recipes.NEED_TEACHER:
+        assert settings("--recipe", name) == recipes.make(name)
+        return
+    with pytest.raises(ConfigError, match=f"recipe {name} learns from a trained model: name it with --teacher"):
+        settings("--recipe", name)
+    taught = config_file.override(recipes.make(name), {"distill.teacher": "t"})
+    assert settings("--recipe", name, "--teacher", "t") == taught
 
 
 def test_options_reach_their_settings() -> None:
@@ -131,7 +137,8 @@ def test_options_reach_their_settings() -> None:
 def test_a_length_replaces_that_of_the_recipe(
     recipe: str, argv: tuple[str, ...], epochs: float | None, steps: int | None, minutes: float | None
 ) -> None:
-    length = settings("--recipe", recipe, *argv).length
+    teacher = ("--teacher", "t") if recipe in recipes.NEED_TEACHER else ()
+    length = settings("--recipe", recipe, *teacher, *argv).length
     assert (length.epochs, length.steps, length.minutes) == (epochs, steps, minutes)
 
 
@@ -247,10 +254,10 @@ def test_predict_takes_many_sources(run: Run) -> None:
     assert kwargs == {"out": None, "score": 0.5, "device": "cpu"}
 
 
-def test_split_defaults_to_test_and_score_to_0_3(run: Run) -> None:
+def test_split_defaults_to_test_and_score_to_the_models_own(run: Run) -> None:
     cli.main(["eval", "m", "d"])
     cli.main(["predict", "m", "d"])
-    assert [call[2].get("split", call[2].get("score")) for call in run.calls] == ["test", 0.3]
+    assert [call[2].get("split", call[2].get("score")) for call in run.calls] == ["test", None]
 
 
 # What is printed
@@ -376,6 +383,7 @@ def test_debug_shows_the_traceback(run: Run, capsys: pytest.CaptureFixture[str])
         (["eval", "--split", "val", "--ground-truth", "g", "--predictions", "p"], "--split has no meaning"),
         (["eval", "--out", "o", "--ground-truth", "g", "--predictions", "p"], "--out has no meaning"),
         (["eval", "--device", "cpu", "--ground-truth", "g", "--predictions", "p"], "--device has no meaning"),
+        (["predict"], "predict needs a CHECKPOINT"),
         (["predict", "m"], "predict needs a CHECKPOINT and at least one SOURCE"),
         (["predict", "m", "i", "--score", "1.5"], "--score must be between 0 and 1, got 1.5"),
         (["predict", "m", "i", "--score", "nan"], "--score must be between 0 and 1, got nan"),
@@ -405,7 +413,6 @@ def test_usage_error(run: Run, capsys: pytest.CaptureFixture[str], argv: list[st
         (["train", "d", "--lr", "None"], "--lr"),
         (["train", "d", "e"], "e"),
         (["eval", "m", "d", "--split", "tset"], "test"),
-        (["predict"], "CHECKPOINT"),
         (["predict", "m", "i", "--score", "high"], "--score"),
         (["predict", "m", "i", "--device", "gpu"], "cuda"),
     ],

@@ -1,11 +1,13 @@
 """A step, and going on from a saved state as if training had not stopped."""
 
 import io
+import re
 from typing import Any
 
 import pytest
 import torch
 
+from detector.errors import ConfigError
 from detector.train.learner import Learner
 from tests.unit.train import make
 
@@ -50,6 +52,7 @@ def assert_equal(found: Any, expected: Any, where: str = "state") -> None:
         assert found == expected, where
 
 
+@pytest.mark.parametrize("saved_at", [2, SAVED])  # before a head begins anew, and after
 @pytest.mark.parametrize(
     "changes",
     [
@@ -59,20 +62,20 @@ def assert_equal(found: Any, expected: Any, where: str = "state") -> None:
     ],
     ids=lambda changes: changes["balance.kind"],
 )
-def test_going_on_from_a_saved_state_is_as_if_nothing_had_happened(changes: dict[str, Any]) -> None:
+def test_going_on_from_a_saved_state_is_as_if_nothing_had_happened(changes: dict[str, Any], saved_at: int) -> None:
     undisturbed = learner(changes)
-    train(undisturbed, 0, SAVED)
+    train(undisturbed, 0, saved_at)
     saved = through_a_file(undisturbed.state_dict())
-    train(undisturbed, SAVED, TOTAL)
+    train(undisturbed, saved_at, TOTAL)
 
     torch.manual_seed(123)
     config = make.config(FAST | changes)
     again = Learner(make.model(config, seed=7), config, dtype=torch.float32)
     again.load_state_dict(saved)
-    assert again.steps == SAVED
-    assert again.stage == (1 if "stages" in changes else 0)
+    assert again.steps == saved_at
+    assert again.stage == (1 if "stages" in changes and saved_at == SAVED else 0)
     assert_equal(again.state_dict(), saved)
-    train(again, SAVED, TOTAL)
+    train(again, saved_at, TOTAL)
     assert_equal(again.state_dict(), undisturbed.state_dict())
 
 
@@ -134,3 +137,12 @@ def test_the_rate_of_a_step_is_that_of_the_schedule_and_the_stage() -> None:
     assert learning.lr == pytest.approx(0, abs=1e-9)
     learning.learn(make.batch(), 1.0)
     assert learning.lr == pytest.approx(1e-3 * 0.01 * 0.5)
+
+
+def test_a_stage_in_which_nothing_could_learn_says_so() -> None:
+    idle = {"box.smooth_l1": 0, "box.giou": 0}
+    learning = learner({"stages": [{"name": "idle", "share": 1, "learn": ["box"], "weights": idle}]})
+    with pytest.raises(
+        ConfigError, match=re.escape("stages.idle: no loss with a weight reaches the parts that learn (box)")
+    ):
+        train(learning, 0, 1)

@@ -132,8 +132,8 @@ def check(*entries: dict[str, Any], **changes: Any) -> None:
     ("weights", "message"),
     [
         ({"box.gio": 1}, "stages.one.weights: the run has no loss 'box.gio'; did you mean 'box.giou'?"),
-        ({"zzz": 1}, "known: classification.cross_entropy, box.smooth_l1, box.giou; losses against a teacher need"),
-        ({"features.hidden": 1}, "the run has no loss 'features.hidden'; "),
+        ({"zzz": 1}, "known: classification.cross_entropy, box.smooth_l1, box.giou"),
+        ({"features.hidden": 1}, "the run has no loss 'features.hidden'; it is one against a teacher: name one with"),
         (
             {"classification.cross_entropy": 0, "box.smooth_l1": 0, "box.giou": 0},
             "stages.one.weights: no loss has a weight, so nothing would be learned",
@@ -214,6 +214,8 @@ def test_what_the_configuration_freezes_stays_frozen_in_every_stage() -> None:
     learning.learn(make.batch(), 0.1)
     learning.learn(make.batch(), 0.6)
     learning.learn(make.batch(), 0.7)
+    # Nor have they gradients, which would count in the norm that is clipped.
+    assert all(p.grad is None for part in model.backbone.frozen for p in part.parameters())
     state = model.state_dict()
     for part in ("conv1", "bn1", "layer1"):
         for name in (name for name in state if name.startswith(f"backbone.{part}.")):

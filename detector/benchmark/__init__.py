@@ -1,0 +1,1 @@
+"""Measurements of the program itself, for people who change it."""
