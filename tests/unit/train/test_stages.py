@@ -55,7 +55,7 @@ def test_a_boundary_belongs_to_the_later_stage(shares: list[float]) -> None:
         assert moment.into == pytest.approx(0, abs=1e-12)
 
 
-@given(counts, st.integers(1, 7))
+@given(counts, st.integers(7, 12))  # coarser ones miss it by more than a configuration may
 def test_shares_that_miss_one_by_a_rounding_lose_no_moment(parts: list[int], digits: int) -> None:
     shares = [max(round(part / sum(parts), digits), 10.0**-digits) for part in parts]
     found = staged([min(1.0, share) for share in shares])
