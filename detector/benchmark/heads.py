@@ -22,6 +22,7 @@ from detector.config import RunConfig
 from detector.model.detector import DetectionModel, build
 from detector.recipes import RecipeName
 from detector.train import sequential
+from detector.train.junction import inner_products
 from detector.train.objective import Objective
 from detector.train.sequential import Piece
 from detector.types import Batch, Preprocess, Targets
@@ -34,6 +35,7 @@ RECIPES: tuple[RecipeName, ...] = ("standard", "retinanet")
 NUM_CLASSES = 80
 NUM_OBJECTS = 7  # an image; the mean of COCO
 _NO_LIMIT = sys.maxsize
+_METER_ROUNDS = 5
 _MEMORY: Mapping[Way, Mapping[str, object]] = {
     "joint": {"memory.heads": "joint"},
     "head": {"memory.heads": "sequential"},
@@ -87,6 +89,7 @@ class RecipeResult:
     recipe: RecipeName
     dtype: str
     trunk_bytes: int  # held for the backward pass by the trunk
+    meter_share: float  # of a joint step's time, to measure the branches' gradients at the junction
     ways: Mapping[Way, WayResult]
 
 
@@ -185,6 +188,22 @@ class _Bench:
         seconds = time.perf_counter() - start
         return _Time(seconds=seconds, cuda_peak_bytes=torch.cuda.max_memory_allocated(self.device) if on_gpu else None)
 
+    def meter_seconds(self, dtype: torch.dtype, num_branches: int) -> float:
+        """Time to measure gradients of the features' shapes at the junction."""
+        with torch.no_grad():
+            levels = self.model.trunk(self.model.normalise(self.batch.images[:1]))
+        shapes = [(len(self.batch.images), *level.shape[1:]) for level in levels]
+        gradients = [
+            [torch.randn(shape, device=self.device).to(dtype, memory_format=torch.channels_last) for shape in shapes]
+            for _ in range(num_branches)
+        ]
+        times: list[float] = []
+        for _ in range(_METER_ROUNDS):
+            start = time.perf_counter()
+            inner_products(gradients).sum().item()  # waits for the device
+            times.append(time.perf_counter() - start)
+        return statistics.median(times)
+
     def _clear(self) -> None:
         """No gradients, and the statistics of the norms as at the start."""
         self.model.zero_grad(set_to_none=True)
@@ -224,8 +243,15 @@ def measure(settings: Settings, device: torch.device, say: Callable[[str], None]
         for dtype in (torch.float32, torch.bfloat16) if device.type == "cuda" else (torch.float32,):
             title = f"{name}, {str(dtype).removeprefix('torch.')}"
             trunk_bytes, ways = _measure_ways(bench, dtype, settings.rounds, _titled(say, title))
+            meter = bench.meter_seconds(dtype, num_branches=len(bench.config.model.heads))
             results.append(
-                RecipeResult(recipe=name, dtype=str(dtype).removeprefix("torch."), trunk_bytes=trunk_bytes, ways=ways)
+                RecipeResult(
+                    recipe=name,
+                    dtype=str(dtype).removeprefix("torch."),
+                    trunk_bytes=trunk_bytes,
+                    meter_share=meter / ways["joint"].seconds.median,
+                    ways=ways,
+                )
             )
     return Report(environment=environment, settings=settings, results=tuple(results))
 

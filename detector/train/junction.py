@@ -42,7 +42,7 @@ class Junction:
     def combine(self, gradients: Sequence[Sequence[Tensor | None]]) -> list[Tensor | None]:
         """One gradient for each level from those of each branch; a missing one is zero."""
         # Each process divides by its share of the count, so its gradients are `size` times what they add to the mean.
-        gram = self._world.sum(_gram(gradients)) / self._world.size**2
+        gram = self._world.sum(inner_products(gradients)) / self._world.size**2
         self.gram = gram
         if not (self._clip_norm or self._balancer.acts_on_gradients):
             return [_sum(level) for level in zip(*gradients, strict=True)]
@@ -69,8 +69,8 @@ class _FanOut(torch.autograd.Function):
         return None, None, *ctx.junction.combine(by_branch)
 
 
-def _gram(gradients: Sequence[Sequence[Tensor | None]]) -> Tensor:
-    """Inner products of the branches' gradients, all levels together, in float32."""
+def inner_products(gradients: Sequence[Sequence[Tensor | None]]) -> Tensor:
+    """Of the gradients of K branches, [B, F, h, w] a level, all levels together: float32 [K, K]."""
     some = next(g for branch in gradients for g in branch if g is not None)
     zero = torch.zeros((), device=some.device)
     num = len(gradients)

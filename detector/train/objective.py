@@ -160,9 +160,11 @@ class Objective(nn.Module):
     ) -> list[_Work]:
         heads = self.model.heads
         active = {name for name, weights in zip(self.branches, by_branch, strict=True) if weights.active}
-        groups = [group for group in heads.groups if any(head.name in active for head in group)]
-        if not groups:
+        if not active & {head.name for head in heads.configs}:
             return []
+        # The last box head speaks even where it is not taught: other losses ask how good its boxes are.
+        speaking = active | {heads.last_box}
+        groups = [group for group in heads.groups if any(head.name in speaking for head in group)]
         asked = self._head_pass(levels, batch, by_branch, aligned=aligned, lesson=lesson)
         return [
             _Work(
