@@ -128,25 +128,16 @@ def _run_missing(results: list[Result], steps: int, seeds: int) -> list[Result]:
 def _teacher(steps: int) -> Path:
     """A ResNet-34 of the same layout, trained longer; made once and kept with the runs."""
     path = ROOT / "runs" / f"teacher-r34-{TEACHER_STEPS * steps}"
-    model = path / "last.safetensors"
-    if not model.is_file():
-        _detector(
-            "train",
-            DATA,
-            "--recipe",
-            "small",
-            "--set",
-            "model.backbone=resnet34",
-            "--set",
-            "length.evaluations=1",
-            "--steps",
-            str(TEACHER_STEPS * steps),
-            "--seed",
-            "100",
-            "--out",
-            str(path),
-        )
-    return model
+    if not path.is_dir():
+        path.parent.mkdir(exist_ok=True)
+        # Under another name until it is whole: a training that was stopped leaves a model too.
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            words = ["--steps", str(TEACHER_STEPS * steps), "--seed", "100", "--set", "model.backbone=resnet34"]
+            _detector(
+                "train", DATA, "--recipe", "small", *words, "--set", "length.evaluations=1", "--out", f"{folder}/run"
+            )
+            Path(folder, "run").rename(path)
+    return path / "last.safetensors"
 
 
 def _train(row: Row, seed: int, steps: int, teacher: Path | None) -> Result:
