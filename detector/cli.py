@@ -269,8 +269,11 @@ def _with_imports(command: Callable[[Options], Answer], options: Options) -> Ans
             sys.path.insert(0, here)
         try:
             importlib.import_module(name)
-        except ImportError as error:
-            raise ConfigError(f"--import {name}: {error}; start in the folder of the module, or install it") from error
+        except (Exception, SystemExit) as error:
+            missing = isinstance(error, ModuleNotFoundError) and error.name == name
+            cure = "; start in the folder of the module, or install it" if missing else ""
+            reason = error if missing else f"{type(error).__name__}: {error}"
+            raise ConfigError(f"--import {name or repr(name)}: {reason}{cure}") from error
     return command(options)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
+from detector import recipes
 from detector.config import RunConfig
 from detector.errors import ConfigError
 
@@ -15,7 +16,7 @@ Tree = dict[str, Any]
 
 
 def load(path: Path) -> RunConfig:
-    """Read a YAML file that names some or all settings; the rest keep their defaults.
+    """Read a YAML file that names some or all settings; the rest are the defaults, or those of the `recipe` it names.
 
     Raises:
         ConfigError: the file is missing, is no YAML mapping, or names an unknown or ill-typed setting.
@@ -38,7 +39,7 @@ def loads(text: str, *, source: str) -> RunConfig:
         raise ConfigError(f"{source}: is not valid YAML: {reason}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{source}: must be a mapping of settings, found {type(tree).__name__}")
-    return _from_tree(cast("Mapping[str, Any]", tree), source=source)
+    return _from_tree(_on_recipe(cast("Tree", tree), source), source=source)
 
 
 def dump(config: RunConfig) -> str:
@@ -73,6 +74,28 @@ def parse_override(text: str) -> tuple[str, object]:
         raise ConfigError(f"--set {key}: {value!r} is not valid YAML") from error
 
 
+def _on_recipe(tree: Tree, source: str) -> Tree:
+    """The settings of the file on top of those of the recipe that it names, if it does."""
+    name = tree.pop("recipe", None)
+    if name is None:
+        return tree
+    if name not in recipes.NAMES:
+        raise ConfigError(f"{source}: recipe {_short(name)}: {_nearest(str(name), list(recipes.NAMES))}")
+    base = dataclasses.asdict(recipes.make(name))
+    if isinstance(tree.get("length"), dict):  # of which one setting excludes the others
+        base["length"] = {"evaluations": base["length"]["evaluations"]}
+    return _merged(base, tree)
+
+
+def _merged(base: Tree, changes: Tree) -> Tree:
+    result: Tree = {**base}
+    for key, value in changes.items():
+        inner: Any = base.get(key)
+        both = isinstance(inner, dict) and isinstance(value, dict)
+        result[key] = _merged(cast("Tree", inner), cast("Tree", value)) if both else value
+    return result
+
+
 def _plain(value: Any) -> Any:
     """YAML has no tuples."""
     if isinstance(value, dict):
@@ -89,32 +112,43 @@ def _set_dotted(tree: Tree, dotted: str, value: object) -> None:
     known = _dotted_keys(RunConfig, tree)
     if dotted not in known:
         group = [key for key in known if key.startswith(f"{dotted}.")]
-        if group:
+        if not group:
+            raise ConfigError(f"unknown setting {dotted!r}: {_nearest(dotted, known)}")
+        if not isinstance(value, Mapping):
             raise ConfigError(f"{dotted} is a group of settings; name one of them: {', '.join(group)}")
-        raise ConfigError(f"unknown setting {dotted!r}: {_nearest(dotted, known)}")
+        for key, one in cast("Mapping[str, object]", value).items():
+            _set_dotted(tree, f"{dotted}.{key}", one)
+        return
     *parents, last = dotted.split(".")
     node: Any = tree
     for part in parents:
-        node = cast("Tree", node)[part] if isinstance(node, dict) else _named(node, part)
+        # A group that is not written stands for its defaults.
+        node = cast("Tree", node).setdefault(part, {}) if isinstance(node, dict) else _named(node, part)
     node[last] = value
 
 
-def _named(groups: Sequence[Tree], name: str) -> Tree:
-    return next(group for group in groups if group["name"] == name)
+def _named(groups: Sequence[Any], name: str) -> Tree:
+    return next(group for group in cast("Sequence[Tree]", groups) if group.get("name") == name)
 
 
 def _dotted_keys(group: type, tree: Tree, prefix: str = "") -> list[str]:
-    """Every setting's address; the entries of a list of groups, such as the heads, go by their names."""
+    """Every setting's address; the entries of a list of groups, such as the heads, go by their names.
+
+    The tree may be incomplete or wrong: what it says is checked afterwards.
+    """
     keys: list[str] = []
     for key, kind in get_type_hints(group).items():
         name = f"{prefix}{key}"
+        value = tree.get(key)
         if dataclasses.is_dataclass(kind):
-            keys += _dotted_keys(cast("type", kind), tree[key], f"{name}.")
+            inner = cast("Tree", value) if isinstance(value, dict) else {}
+            keys += _dotted_keys(cast("type", kind), inner, f"{name}.")
             continue
         keys.append(name)
-        if (entry := _entry_kind(kind)) is not None:
-            for item in cast("Sequence[Tree]", tree[key]):
-                keys += _dotted_keys(entry, item, f"{name}.{item['name']}.")
+        entry = _entry_kind(kind)
+        for item in cast("Sequence[Any]", value) if entry is not None and isinstance(value, (list, tuple)) else ():
+            if isinstance(item, dict) and "name" in item:
+                keys += _dotted_keys(cast("type", entry), cast("Tree", item), f"{name}.{item['name']}.")
     return keys
 
 

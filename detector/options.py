@@ -241,15 +241,16 @@ def config_of(options: Train) -> RunConfig:
     Raises:
         ConfigError: the file or a value is wrong, or a setting is given both by its own option and by --set.
     """
-    if options.config is None and options.recipe in recipes.NEED_TEACHER and options.teacher is None:
-        raise ConfigError(f"recipe {options.recipe} learns from a trained model: name it with --teacher CHECKPOINT")
     base = recipes.make(options.recipe) if options.config is None else config_file.load(options.config)
     settings = dict(config_file.parse_override(text) for text in options.settings)
     own = _own_options(options)
     twice = sorted(own.keys() & settings.keys())
     if twice:
         raise ConfigError(f"{twice[0]} is set by an option of its own and by --set; keep one")
-    return config_file.override(base, settings | own)
+    config = config_file.override(base, settings | own)
+    if options.config is None and options.recipe in recipes.NEED_TEACHER and config.distill.teacher is None:
+        raise ConfigError(f"recipe {options.recipe} learns from a trained model: name it with --teacher CHECKPOINT")
+    return config
 
 
 def _own_options(options: Train) -> dict[str, object]:

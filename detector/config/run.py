@@ -85,9 +85,13 @@ class RunConfig:
         parts = ("backbone", "neck", "heads", *heads)
         for stage in self.stages:
             for part in stage.learn:
-                require(part in parts, f"stages.{stage.name}.learn", f"of {', '.join(parts)}", repr(part))
+                require(
+                    part in parts, f"stages.{stage.name}.learn", f"a list of some of {', '.join(parts)}", repr(part)
+                )
             for part in stage.reset:
-                require(part in heads, f"stages.{stage.name}.reset", f"of {', '.join(heads)}", repr(part))
+                require(
+                    part in heads, f"stages.{stage.name}.reset", f"a list of some of {', '.join(heads)}", repr(part)
+                )
         for part in self.optim.part_weight_decay:
             require(part in parts, "optim.part_weight_decay", f"for {', '.join(parts)}", repr(part))
 

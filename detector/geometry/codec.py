@@ -21,10 +21,11 @@ _MIN_SIDE = 1e-3
 def encode(boxes: Float[Tensor, "*#n 4"], priors: Float[Tensor, "*#n 4"], std: Std) -> Float[Tensor, "*#n 4"]:
     """Offsets (dx, dy, dw, dh) from priors to boxes. Leading axes broadcast.
 
-    Finite for every finite box: a side below a thousandth of a pixel counts as that.
+    Finite for every finite box and prior: a side below a thousandth of a pixel counts as that.
     """
     cx, cy, w, h = box_math.xyxy_to_cxcywh(boxes).unbind(-1)
     prior_cx, prior_cy, prior_w, prior_h = box_math.xyxy_to_cxcywh(priors).unbind(-1)
+    prior_w, prior_h = prior_w.clamp(min=_MIN_SIDE), prior_h.clamp(min=_MIN_SIDE)
     deltas = (
         (cx - prior_cx) / prior_w / std[0],
         (cy - prior_cy) / prior_h / std[1],

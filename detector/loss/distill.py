@@ -67,13 +67,6 @@ def box_deltas(
     return (distance.sum(-1) * _constant(weight)).sum()
 
 
-def teacher_confidence(logits: Float[Tensor, "*n c"], *, softmax: bool) -> Float[Tensor, "*n"]:
-    """Highest class probability of each prior: the weight of `box_deltas`. Under `softmax` background is left out."""
-    logits = _constant(logits)
-    probabilities = logits.softmax(-1)[..., :-1] if softmax else logits.sigmoid()
-    return probabilities.amax(-1)
-
-
 def _standardised_channels(features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     return _standardised(features, (0, 2, 3))
 

@@ -6,12 +6,14 @@ divides them by one count and weighs them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from detector.config import DistillConfig, HeadConfig, LossConfig
+from detector.errors import ConfigError
 from detector.geometry import boxes, codec
 from detector.loss import box, classification, distill
 from detector.model.heads import CustomHead
@@ -87,8 +89,7 @@ class HeadLoss:
             case "quality":
                 terms = [self._quality(rows, targets, found)] if weights[0] else [rows.new_zeros(())]
             case "custom":
-                assert self.custom is not None
-                terms = [self.custom.loss(rows, targets, found)] if weights[0] else [rows.new_zeros(())]
+                terms = [self._custom(rows, targets, found)] if weights[0] else [rows.new_zeros(())]
         return torch.stack(terms)
 
     def _classification(
@@ -140,6 +141,17 @@ class HeadLoss:
         assert targets.teacher is not None
         teacher = targets.teacher
         return distill.box_deltas(deltas, teacher.deltas, teacher.box_weight, beta=self.config.smooth_l1_beta)
+
+    def _custom(self, rows: Tensor, targets: PriorTargets, found: Tensor) -> Tensor:
+        assert self.custom is not None
+        value = cast("object", self.custom.loss(rows, targets, found))
+        if not isinstance(value, Tensor) or value.ndim > 0:
+            is_like = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise ConfigError(
+                f"model.heads.{self.head.name} ({self.head.factory}): its loss returned {is_like}; "
+                "return the sum over priors, a tensor with one number"
+            )
+        return value
 
     def _quality(self, rows: Tensor, targets: PriorTargets, found: Tensor) -> Tensor:
         quality = boxes.iou(found, targets.boxes).to(rows.dtype)

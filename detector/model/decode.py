@@ -66,7 +66,7 @@ def decode(
     labels = chosen % num_classes
     deltas = prediction.deltas.float().gather(1, rows[..., None].expand(-1, -1, 4))
     boxes = codec.decode(deltas, priors.boxes[rows], delta_std)
-    _require_finite(prediction, boxes)
+    _require_finite(prediction, scores, boxes)
     boxes = torch.minimum(boxes.clamp(min=0), extents_hw.flip(-1).repeat(1, 2)[:, None])
 
     images = torch.arange(num_images, device=boxes.device)[:, None].expand_as(labels)
@@ -118,8 +118,9 @@ def _candidates(
     return torch.cat(best_scores, dim=1), torch.cat(best, dim=1)
 
 
-def _require_finite(prediction: Prediction, boxes: Tensor) -> None:
-    finite = prediction.logits.isfinite().all() & boxes.isfinite().all()
+def _require_finite(prediction: Prediction, scores: Tensor, boxes: Tensor) -> None:
+    # Infinite logits are finite scores; a head's score factor is in the scores alone.
+    finite = prediction.logits.isfinite().all() & scores.isfinite().all() & boxes.isfinite().all()
     if not finite:
         # pycocotools would give a NaN box AP 1.0; nothing of this kind may leave the model.
         raise DetectorError("the network's output is not finite: its weights are damaged or its training diverged")

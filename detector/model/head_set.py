@@ -55,7 +55,7 @@ class HeadSet(nn.ModuleDict):
         for config, module in heads:
             if hasattr(self, config.name):
                 # Such as half or type: torch keeps modules among its own attributes.
-                raise ConfigError(f"model.heads.{config.name}: the name is taken inside torch; choose another")
+                raise ConfigError(f"model.heads.{config.name}: the name is taken; choose another")
             self[config.name] = module
 
     def head(self, config: HeadConfig) -> DenseHead:
@@ -116,7 +116,13 @@ class HeadSet(nn.ModuleDict):
         if head.kind == "quality":
             return rows[..., 0].sigmoid()
         module = self.head(head)
-        return module.score_factor(rows) if isinstance(module, CustomHead) else None
+        factor = module.score_factor(rows) if isinstance(module, CustomHead) else None
+        if factor is not None and factor.shape != rows.shape[:2]:
+            raise ConfigError(
+                f"model.heads.{head.name} ({head.factory}): its score_factor has shape {tuple(factor.shape)}; "
+                f"return one number for each prior, {tuple(rows.shape[:2])}"
+            )
+        return factor
 
     def _relative_to_priors(self, group: Group, i: int, rows: Sequence[Tensor], priors: Tensor) -> Tensor:
         """Offsets of a box head; those of one that refines another's boxes are written anew."""

@@ -58,14 +58,14 @@ class DenseHead(nn.Module):
         self.reset()
 
     def reset(self) -> None:
-        """New random weights."""
+        """New random weights for all layers, those that a subclass adds too."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.01)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.GroupNorm):
-                module.reset_parameters()
+            elif module is not self and callable(restart := getattr(module, "reset_parameters", None)):
+                restart()
         if self.merge is not None:
             nn.init.kaiming_uniform_(self.merge.weight, a=1)
         assert self.output.bias is not None
@@ -106,7 +106,9 @@ class CustomHead(DenseHead):
             targets: What is wanted of the same priors.
             found: Float32 [b, n, 4], the boxes that the box head finds there, without gradient.
         """
-        raise NotImplementedError
+        raise ConfigError(
+            f"{type(self).__module__}:{type(self).__name__} has no loss; define loss(self, rows, targets, found)"
+        )
 
     def score_factor(self, rows: Tensor) -> Tensor | None:
         """Of [b, n] in [0, 1], to be multiplied into the scores of the same priors; None leaves them alone."""
@@ -122,7 +124,9 @@ def custom_class(factory: str) -> type[CustomHead]:
     Raises:
         ConfigError: the module was not imported, or the name is no `CustomHead`.
     """
-    module, _, name = factory.partition(":")
+    module, colon, name = factory.partition(":")
+    if not colon:
+        raise ConfigError(f"the head {factory!r} is not named as module:Class")
     if module not in sys.modules:
         raise ConfigError(
             f"the head {factory!r} is of a module that was not imported; add --import {module or 'MODULE'}"
@@ -140,7 +144,9 @@ def require_no_batch_norm(head: nn.Module, name: str) -> None:
         ConfigError: the head holds one.
     """
     for path, module in cast("Iterable[tuple[str, nn.Module]]", head.named_modules()):
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm):
+        # torch's own name for all of them, those of another number of dimensions and lazy ones too
+        is_batch_norm = isinstance(module, nn.modules.batchnorm._BatchNorm)  # pyright: ignore[reportPrivateUsage]
+        if is_batch_norm or getattr(module, "track_running_stats", False):
             raise ConfigError(f"model.heads.{name}: {path} is a {type(module).__name__}; use nn.GroupNorm in heads")
 
 

@@ -40,7 +40,16 @@ class Balancer(nn.Module):
         return torch.ones_like(gram[0])
 
     def observe(self, losses: Tensor, gram: Tensor, epoch: float) -> None:
-        """Take in a finished step: losses before their weights, inner products after them, epochs done so far."""
+        """Take in a finished step.
+
+        Args:
+            losses: Of the branches, before any weight that changes in a run; NaN of one that did not run.
+            gram: Inner products of the gradients of the weighted losses.
+            epoch: Epochs done so far.
+        """
+
+    def restart(self) -> None:
+        """Forget how the losses went: a stage begins, with other losses or other parts that learn."""
 
 
 class Uncertainty(Balancer):
@@ -86,6 +95,10 @@ class DynamicWeightAverage(Balancer):
             self.register_buffer(name, torch.zeros(num_branches))
         self.register_buffer("epochs_closed", torch.zeros(()))
 
+    def restart(self) -> None:
+        for history in (self.total, self.count, self.previous, self.before_previous):
+            history.zero_()
+
     def weights(self) -> Tensor:
         known = (self.previous > 0) & (self.before_previous > 0)
         ratio = torch.where(known, self.previous / self.before_previous, 0.0)
@@ -124,6 +137,9 @@ class GradNorm(Balancer):
         self._restoring = restoring
         self.register_buffer("current", torch.ones(num_branches))
         self.register_buffer("initial_losses", torch.zeros(num_branches))
+
+    def restart(self) -> None:
+        self.initial_losses.zero_()
 
     def weights(self) -> Tensor:
         return self.current.clone()

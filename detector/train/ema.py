@@ -39,20 +39,25 @@ class AveragedModel:
     def __init__(self, model: DetectionModel, *, width: float) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(requires_grad=False)
         self._gamma = gamma_of_width(width)
+        self.starts: dict[str, int] = {}
+        """Step at which the tensors of a prefix were given new values."""
 
     @torch.no_grad()
     def update(self, model: DetectionModel, step: int) -> None:
         """Take in the weights after `step` steps, counted from 1."""
-        share = 1 - decay(step, self._gamma)
-        for average, value in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
+        averages = self.model.state_dict()
+        for name, value in model.state_dict().items():
+            average = averages[name]
             if average.is_floating_point():
-                average.lerp_(value, share)
+                average.lerp_(value, 1 - decay(step - self._start_of(name), self._gamma))
             else:
                 average.copy_(value)
 
-    def restart(self, model: DetectionModel, prefix: str) -> None:
-        """Forget the past of the tensors whose names begin so: they were given new values."""
-        state = model.state_dict()
-        self.model.load_state_dict(
-            {name: value for name, value in state.items() if name.startswith(prefix)}, strict=False
-        )
+    def restart(self, model: DetectionModel, prefix: str, step: int) -> None:
+        """Forget the past of the tensors whose names begin so: after `step` steps they were given new values."""
+        self.starts[prefix] = step
+        fresh = {name: value for name, value in model.state_dict().items() if name.startswith(prefix)}
+        self.model.load_state_dict(fresh, strict=False)
+
+    def _start_of(self, name: str) -> int:
+        return max((start for prefix, start in self.starts.items() if name.startswith(prefix)), default=0)

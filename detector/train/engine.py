@@ -92,7 +92,7 @@ def fit(
             batch = next(batches).to(learner.device)
             learned = learner.learn(batch, progress, meter.epochs)
             unreadable |= dict.fromkeys(batch.unreadable)
-            meter.add(learned, num_images=len(batch.images))
+            meter.add(learned, num_images=len(batch.images), progress=progress)
             meter.show_if_due(plan.progress(learner.steps, clock.seconds))
 
         meter.flush(plan.progress(learner.steps, clock.seconds))

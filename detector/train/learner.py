@@ -1,6 +1,6 @@
 """The model with everything that changes it, a step at a time."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 
 from detector.config import RunConfig
-from detector.errors import ConfigError
 from detector.model.detector import DetectionModel
 from detector.train import optim, schedule, stages
-from detector.train.distillation import Teacher
+from detector.train.distillation import Lesson, Teacher
 from detector.train.distributed import World
 from detector.train.ema import AveragedModel
 from detector.train.objective import Objective, StepLosses
@@ -24,6 +23,7 @@ class Learned:
 
     losses: Losses
     branches: Tensor  # float32 [K], weighted loss of each branch before balancing
+    stage: int
     gram: Tensor | None  # float32 [K, K], inner products of the branches' gradients at the trunk; None if it is frozen
 
 
@@ -45,7 +45,7 @@ class Learner:
         self.device = next(model.parameters()).device
         self.steps = 0
         self.lr = 0.0
-        self.stage = 0
+        self.stage = -1
         self._model = model
         self._config = config
         self._teacher = teacher
@@ -57,7 +57,8 @@ class Learner:
         stages.check(config, self._base_weights)
         self._optimizer = optim.build(self.objective, config)
         self._average = AveragedModel(model, width=config.optim.ema_width) if config.optim.ema_width else None
-        stages.set_learners(model, stages.at(config.stages, 0.0).stage)
+        self._stages = config.stages or (stages.EVERYTHING,)
+        self._enter(0)
 
     @property
     def kept(self) -> DetectionModel:
@@ -75,14 +76,8 @@ class Learner:
             batch,
             weights,
             aligned=config.assign.kind == "task_aligned" and progress >= config.assign.aligned_from,
-            lesson=self._teacher.look(batch.images) if self._teacher else None,
+            lesson=self._lesson(batch, weights),
         )
-        if not step.total.requires_grad:
-            stage = stages.at(config.stages, progress).stage
-            raise ConfigError(
-                f"stages.{stage.name}: no loss with a weight reaches the parts that learn ({', '.join(stage.learn)}); "
-                "name other parts, or give one of their losses a weight"
-            )
         self._optimizer.zero_grad(set_to_none=True)
         step.total.backward()
         optim.clip(self.objective, config.optim)
@@ -92,26 +87,37 @@ class Learner:
         if self._average:
             self._average.update(self._model, self.steps)
         gram = self.objective.junction.gram
-        losses = self._world.sum(step.branches) / self._world.size
+        # Free of the stage's weights, whose changes are no progress of the training.
+        losses = self._world.sum(self.objective.base_losses(step.losses, weights)) / self._world.size
         self.objective.balancer.observe(losses, gram if gram is not None else losses.new_zeros(2 * losses.shape), epoch)
-        return Learned(losses=step.losses, branches=step.branches, gram=gram)
+        return Learned(losses=step.losses, branches=step.branches, stage=self.stage, gram=gram)
+
+    def _lesson(self, batch: Batch, weights: Sequence[float]) -> Lesson | None:
+        terms = zip(self.objective.terms, weights, strict=True)
+        is_asked = any(weight and stages.is_against_teacher(term) for term, weight in terms)
+        return self._teacher.look(batch.images) if self._teacher and is_asked else None
 
     def _enter(self, stage: int) -> None:
-        if stage == self.stage:
-            return
-        self.stage = stage
-        entered = self._config.stages[stage]
-        for name in entered.reset:
-            head = self._model.heads.head_named(name)
-            # From a seed of its own: a run that goes on after a stop draws the same weights.
-            with torch.random.fork_rng([]):
-                torch.manual_seed((self._config.seed + stage) % 2**63)
+        """Begin every stage up to this one; a long pause may pass over a short one."""
+        for number in range(self.stage + 1, stage + 1):
+            self.stage = number
+            entered = self._stages[number]
+            self._reset(entered.reset, seed=self._config.seed + number)
+            # What it remembers of the losses belongs to the stage that ends.
+            self.objective.balancer.restart()
+            stages.set_learners(self._model, entered)
+
+    def _reset(self, names: Sequence[str], *, seed: int) -> None:
+        # From a seed of its own: a run that goes on after a stop draws the same weights.
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed % 2**63)
+            for name in names:
+                head = self._model.heads.head_named(name)
                 head.reset()
-            for parameter in head.parameters():
-                self._optimizer.state.pop(parameter, None)
-            if self._average:
-                self._average.restart(self._model, f"heads.{name}.")
-        stages.set_learners(self._model, entered)
+                for parameter in head.parameters():
+                    self._optimizer.state.pop(parameter, None)
+                if self._average:
+                    self._average.restart(self._model, f"heads.{name}.", self.steps)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -120,6 +126,7 @@ class Learner:
             "objective": self.objective.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "average": self._average.model.state_dict() if self._average else None,
+            "average_starts": self._average.starts if self._average else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -129,5 +136,5 @@ class Learner:
         self._optimizer.load_state_dict(cast("dict[str, Any]", state["optimizer"]))
         if self._average:
             self._average.model.load_state_dict(cast("dict[str, Tensor]", state["average"]))
-        entered = (self._config.stages or (stages.EVERYTHING,))[self.stage]
-        stages.set_learners(self._model, entered)
+            self._average.starts = cast("dict[str, int]", state["average_starts"])
+        stages.set_learners(self._model, self._stages[self.stage])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from detector.errors import DetectorError
 from detector.train.learner import Learned, Learner
+from detector.train.objective import FEATURES
 from detector.train.record import BranchMetrics, CosineMetrics, Record, StepMetrics
 
 SECONDS_BETWEEN_RECORDS = 2.0
@@ -30,6 +31,8 @@ class Meter:
         self._sums: Tensor | None = None
         self._steps = 0
         self._images = 0
+        self._stage = learner.stage
+        self._warned: dict[tuple[int, str], None] = {}
         self._epoch = _EpochBalance(learner.objective.branches)
 
     @property
@@ -44,7 +47,10 @@ class Meter:
         yield
         self._since += time.monotonic() - start
 
-    def add(self, learned: Learned, *, num_images: int) -> None:
+    def add(self, learned: Learned, *, num_images: int, progress: float) -> None:
+        if learned.stage != self._stage:
+            self.flush(progress)  # a record is of one stage
+            self._stage = learned.stage
         count = len(learned.branches)
         gram = learned.branches.new_full((count, count), math.nan) if learned.gram is None else learned.gram
         row = torch.cat((learned.losses.values, learned.branches, gram.flatten()))
@@ -55,10 +61,13 @@ class Meter:
         self._images_seen += num_images
         self._epoch.add(gram)
         if int(self.epochs) > before:
-            warnings = self._epoch.finish(int(self.epochs))
-            # A rule that acts on the gradients weighs them after they were measured.
-            for warning in () if self._learner.objective.balancer.acts_on_gradients else warnings:
-                self._record.say(warning)
+            for name, warning in self._epoch.finish(int(self.epochs)):
+                # A rule that acts on the gradients weighs them after they were measured. Features of a teacher are
+                # meant to lead where they have a stage.
+                told = self._learner.objective.balancer.acts_on_gradients or name == FEATURES
+                if not told and (self._stage, name) not in self._warned:
+                    self._warned[self._stage, name] = None
+                    self._record.say(warning)
 
     def show_if_due(self, progress: float) -> None:
         if self._learner.steps == 1 or time.monotonic() - self._since >= SECONDS_BETWEEN_RECORDS:
@@ -87,7 +96,7 @@ class Meter:
             StepMetrics(
                 step=self._learner.steps,
                 epoch=self.epochs,
-                stage=self._stage_names[self._learner.stage] if self._stage_names else "",
+                stage=self._stage_names[self._stage] if self._stage_names else "",
                 losses=losses,
                 branches=tuple(
                     BranchMetrics(
@@ -128,27 +137,23 @@ class _EpochBalance:
     def add(self, gram: Tensor) -> None:
         self._gram = gram if self._gram is None else self._gram + gram
 
-    def finish(self, epoch: int) -> list[str]:
-        """Warnings of the epoch that ends, and start another."""
+    def finish(self, epoch: int) -> list[tuple[str, str]]:
+        """Branches that hold too much, with a warning, and start another epoch."""
         assert self._gram is not None
         norms, _ = _directions(cast("list[float]", self._gram.flatten().tolist()), self._names)
         self._gram = None
         total = sum(norm for norm in norms if norm is not None)
         return [
-            f"warning: {name} holds {norm / total:.0%} of the gradient at the trunk over epoch {epoch}: "
-            f"{_cure(name, (total - norm) / norm)}"
+            (
+                name,
+                f"warning: {name} holds {norm / total:.0%} of the gradient at the trunk over epoch {epoch}: "
+                f"for an even share multiply model.heads.{name}.weight by {(total - norm) / norm:.2g}, "
+                "or set balance.kind=imtl_g",
+            )
             for name, norm in zip(self._names, norms, strict=True)
             # Where no other branch has a gradient, as a class head of one class, there is nothing to share.
             if norm is not None and LARGEST_SHARE * total < norm < total
         ]
-
-
-def _cure(name: str, factor: float) -> str:
-    # A branch's gradient is proportional to its weight.
-    setting = (
-        "distill.hidden_weight and distill.attention_weight" if name == "features" else f"model.heads.{name}.weight"
-    )
-    return f"multiply {setting} by {factor:.2g} for an even share, or set balance.kind=imtl_g"
 
 
 def _directions(gram: Sequence[float], names: Sequence[str]) -> tuple[list[float | None], tuple[CosineMetrics, ...]]:

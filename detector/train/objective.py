@@ -53,7 +53,7 @@ class _Work:
 
 
 class Objective(nn.Module):
-    """What training minimises. One forward, one backward; it can be wrapped for several processes as it is."""
+    """What training minimises: one forward, one backward, also under DistributedDataParallel with a `world`."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Objective(nn.Module):
             world=self._world,
             clip_norm=config.optim.head_clip_norm,
         )
-        self._last_weights: tuple[tuple[float, ...], Tensor] | None = None
+        self._weights: dict[tuple[tuple[float, ...], torch.device], Tensor] = {}
 
     def forward(
         self, batch: Batch, weights: Sequence[float], *, aligned: bool = False, lesson: Lesson | None = None
@@ -107,6 +107,17 @@ class Objective(nn.Module):
         with torch.autocast(batch.images.device.type, self._dtype if low else None, enabled=low):
             levels = self.model.trunk(self.model.normalise(batch.images))
             return self._losses_of(levels, batch, tuple(weights), aligned=aligned, lesson=lesson)
+
+    def base_losses(self, losses: Losses, weights: tuple[float, ...]) -> Tensor:
+        """Loss of each branch, float32 [K], with the weights of a run without stages; NaN of one that did not run."""
+        base = self._weights_on(self.base_weights, losses.values.device)
+        parts = [(base[part] * losses.values[part]).sum() for part in self._parts]
+        return torch.stack(
+            [
+                sum_ if any(weights[part]) else sum_.new_tensor(torch.nan)
+                for sum_, part in zip(parts, self._parts, strict=True)
+            ]
+        )
 
     def _losses_of(
         self,
@@ -199,9 +210,10 @@ class Objective(nn.Module):
 
     def _weights_on(self, weights: tuple[float, ...], device: torch.device) -> Tensor:
         """The weights as a tensor, made when they change: a stage keeps them for thousands of steps."""
-        if self._last_weights is None or self._last_weights[0] != weights or self._last_weights[1].device != device:
-            self._last_weights = (weights, torch.tensor(weights, device=device))
-        return self._last_weights[1]
+        if (weights, device) not in self._weights:
+            self._weights = dict([*self._weights.items()][-1:])  # those of a fade are used once
+            self._weights[weights, device] = torch.tensor(weights, device=device)
+        return self._weights[weights, device]
 
     def _head_pass(
         self,

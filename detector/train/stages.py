@@ -78,6 +78,14 @@ def check(config: RunConfig, base: Mapping[str, float]) -> None:
         if not any(_weights_of(stage, base)):
             key = f"stages.{stage.name}.weights" if config.stages else "loss"
             raise ConfigError(f"{key}: no loss has a weight, so nothing would be learned; give one")
+        reached = _reached(
+            config, [term for term, weight in zip(terms, _weights_of(stage, base), strict=True) if weight]
+        )
+        if not reached & set(stage.learn or reached):
+            raise ConfigError(
+                f"stages.{stage.name}: no loss with a weight reaches the parts that learn ({', '.join(stage.learn)}); "
+                "name other parts, or give one of their losses a weight"
+            )
 
 
 def set_learners(model: DetectionModel, stage: StageConfig) -> None:
@@ -91,6 +99,18 @@ def set_learners(model: DetectionModel, stage: StageConfig) -> None:
         part.train(does_learn)
         part.requires_grad_(does_learn)
     model.backbone.hold_frozen()
+
+
+def _reached(config: RunConfig, terms: Sequence[str]) -> set[str]:
+    """Parts that the gradient of these losses comes to, by all the names that they have in `learn`."""
+    inputs = {head.name: head.input for head in config.model.heads}
+    reached = {"backbone", "neck"}
+    for term in terms:
+        head = term.partition(".")[0]
+        while head in inputs:
+            reached |= {head, "heads"}
+            head = inputs[head] if config.model.cascade_gradient == "full" else ""
+    return reached
 
 
 def _cure(term: str, terms: Sequence[str]) -> str:

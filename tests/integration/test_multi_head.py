@@ -156,7 +156,95 @@ def test_models_are_fused_by_name(data: Path, tmp_path: Path, run_folder: Path) 
 
 
 def test_the_stage_list_of_the_page_is_valid(data: Path, tmp_path: Path) -> None:
-    stages = re.sub(r", reset: \[quality\]", "", example("yaml", "lr_factor"))
-    (tmp_path / "stages.yaml").write_text(stages + "length: {steps: 4}\n")
+    (tmp_path / "stages.yaml").write_text(example("yaml", "lr_factor") + "length: {steps: 4}\n")
     options = ["--config", str(tmp_path / "stages.yaml"), "--out", str(tmp_path / "r"), "--image-size", "64"]
     assert train([str(data), *options, "--batch-size", "2"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("return rows.square().sum(-1)", "model.heads.mine (shaky:Shaky): its loss returned a tensor of shape"),
+        ("return 1.0", "its loss returned float"),
+        ("pass", "its loss returned NoneType"),
+    ],
+)
+def test_a_wrong_loss_of_a_custom_head_is_named(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    body: str,
+    message: str,
+) -> None:
+    module = f"""
+from detector.model.heads import CustomHead
+
+class Shaky(CustomHead):
+    def loss(self, rows, targets, found):
+        {body}
+"""
+    assert train_custom(data, tmp_path, monkeypatch, module) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        ("return rows.sigmoid()", 2, "its score_factor has shape"),
+        ("return rows[..., 0] * float('nan')", 1, "output is not finite"),
+    ],
+)
+def test_a_wrong_score_factor_of_a_custom_head_is_named(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    body: str,
+    code: int,
+    message: str,
+) -> None:
+    module = f"""
+from detector.model.heads import CustomHead
+
+class Shaky(CustomHead):
+    def loss(self, rows, targets, found):
+        return rows.square().sum()
+
+    def score_factor(self, rows):
+        {body}
+"""
+    assert train_custom(data, tmp_path, monkeypatch, module) == code
+    assert message in capsys.readouterr().err
+
+
+def train_custom(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str) -> int:
+    (tmp_path / "shaky.py").write_text(module)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    sys.modules.pop("shaky", None)
+    mine = "{name: mine, kind: custom, factory: 'shaky:Shaky', tower: {depth: 0}}"
+    options = [*TINY, "--steps", "1", "--set", "data.crops.share=0", *heads(CLASSES, BOX, mine)]
+    try:
+        return train([str(data), "--out", "run", *options, "--import", "shaky"])
+    finally:
+        sys.modules.pop("shaky", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("1/0", "ZeroDivisionError: division by zero"), ("def", "SyntaxError"), ("raise SystemExit(0)", "SystemExit: 0")],
+)
+def test_a_broken_module_is_a_configuration_error(
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
+    reason: str,
+) -> None:
+    (tmp_path / "broken_heads.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    assert train([str(data), "--out", "run", "--import", "broken_heads"]) == 2
+    assert f"--import broken_heads: {reason}" in capsys.readouterr().err

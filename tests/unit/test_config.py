@@ -573,11 +573,11 @@ def test_one_answer_an_image_is_all_or_nothing(changes: dict[str, Any], message:
         ),
         (
             [{"name": "a", "share": 1, "learn": ["neck", "bocks"]}],
-            "stages.a.learn must be of backbone, neck, heads, classification, box, got 'bocks'",
+            "stages.a.learn must be a list of some of backbone, neck, heads, classification, box, got 'bocks'",
         ),
         (
             [{"name": "a", "share": 1, "reset": ["backbone"]}],
-            "stages.a.reset must be of classification, box, got 'backbone'",
+            "stages.a.reset must be a list of some of classification, box, got 'backbone'",
         ),
         ([{"name": "a", "share": 0}], "stages.a.share must be above 0 and at most 1, got 0"),
         ([{"name": "a", "share": 1, "lr_factor": 0}], "stages.a.lr_factor must be > 0, got 0"),
@@ -650,3 +650,55 @@ def test_replace_gives_settings_or_a_config_error(key: str, value: object) -> No
         assert key.split(".")[-1] in str(error)  # noqa: PT017 - either outcome is right, not one of them
     else:
         assert config_file.loads(config_file.dump(changed), source="dump") == changed
+
+
+THREE = [
+    {"name": "classification", "kind": "classification"},
+    {"name": "box", "kind": "box"},
+    {"name": "q", "kind": "quality"},
+]
+
+
+def test_a_list_of_heads_may_leave_out_what_has_a_default_and_be_changed_further() -> None:
+    found = config_file.override(RunConfig(), {"model.heads": THREE, "model.heads.box.tower.depth": 1, "seed": 3})
+    assert [head.name for head in found.model.heads] == ["classification", "box", "q"]
+    assert [head.tower.depth for head in found.model.heads] == [4, 1, 4]
+    assert found.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("model.heads", [{"kind": "box"}], "model.heads.0.name"),
+        ("stages", [{"share": 1}], "stages.0.name"),
+        ("model.heads", 3, "model.heads must be a list"),
+        ("model.heads", None, "model.heads must be a list"),
+        ("stages", 3, "stages must be a list"),
+        ("model.heads", ["a"], "model.heads.0 must be a mapping"),
+        ("model.heads", {"a": 1}, "model.heads must be a list"),
+    ],
+)
+def test_a_list_of_groups_of_the_wrong_kind_is_refused(key: str, value: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        config_file.override(RunConfig(), {key: value, "seed": 3})
+
+
+def test_a_group_may_be_set_by_a_mapping() -> None:
+    found = config_file.override(RunConfig(), {"model.heads.box.tower": {"depth": 1, "width": 16}})
+    assert (found.model.heads[1].tower.depth, found.model.heads[1].tower.width) == (1, 16)
+    with pytest.raises(ConfigError, match=r"did you mean 'model\.heads\.box\.tower\.depth'"):
+        config_file.override(RunConfig(), {"model.heads.box.tower": {"dept": 1}})
+
+
+def test_a_file_may_start_from_a_recipe() -> None:
+    found = config_file.loads("recipe: small\noptim: {lr: 0.5}\nlength: {steps: 3}", source="f")
+    small = recipes.small()
+    assert found.optim.lr == 0.5
+    assert found.optim.warmup_steps == small.optim.warmup_steps
+    assert found.model == small.model
+    assert (found.length.steps, found.length.minutes) == (3, None)
+
+
+def test_an_unknown_recipe_in_a_file_is_named() -> None:
+    with pytest.raises(ConfigError, match="f: recipe 'smal': did you mean 'small'"):
+        config_file.loads("recipe: smal", source="f")

@@ -8,7 +8,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn import functional as F
 
 from detector.loss import classification, distill
 
@@ -177,22 +176,6 @@ def test_deltas_are_weighted_smooth_l1(seed: int, beta: float) -> None:
     assert distill.box_deltas(student, teacher, weight, beta=beta).item() == pytest.approx(expected)
 
 
-@given(SEED, st.sampled_from([0.1, 2.0, 100.0]), st.booleans())
-def test_confidence_is_the_highest_class_probability(seed: int, size: float, softmax: bool) -> None:
-    logits, _ = _pair(seed, (2, 3, 4))
-    logits = (logits * size).requires_grad_()
-    found = distill.teacher_confidence(logits, softmax=softmax)
-    probabilities = F.softmax(logits, -1)[..., :3] if softmax else torch.sigmoid(logits)
-    torch.testing.assert_close(found, probabilities.max(-1).values.detach())
-    assert not found.requires_grad
-
-
-def test_confidence_leaves_background_out_under_softmax_only() -> None:
-    logits = torch.tensor([[0.0, 0.0, 40.0]])
-    assert distill.teacher_confidence(logits, softmax=True).item() < 1e-6
-    assert distill.teacher_confidence(logits, softmax=False).item() == 1
-
-
 @pytest.mark.parametrize("name", ALL)
 @given(seed=SEED, size=SCALE)
 def test_an_equal_student_costs_nothing_and_learns_nothing(name: str, seed: int, size: float) -> None:
@@ -303,13 +286,8 @@ def test_float64_stays(name: str) -> None:
     assert ALL[name](*_pair(0)).dtype == torch.float64
 
 
-def test_confidence_of_half_precision_is_float32() -> None:
-    assert distill.teacher_confidence(torch.zeros(2, 3).half(), softmax=False).dtype == torch.float32
-
-
 @pytest.mark.parametrize("softmax", [False, True])
 def test_no_priors_cost_nothing(softmax: bool) -> None:
     nothing = torch.zeros(2, 0, 4)
     assert distill.class_logits(nothing, nothing, nothing[..., 0], softmax=softmax).item() == 0
     assert distill.box_deltas(nothing, nothing, nothing[..., 0], beta=1.0).item() == 0
-    assert distill.teacher_confidence(nothing, softmax=softmax).shape == (2, 0)

@@ -120,12 +120,12 @@ def test_a_custom_head_is_found_in_a_module_that_was_imported() -> None:
     [
         ("nowhere_at_all:Mine", "was not imported; add --import nowhere_at_all"),
         ("turtle:Turtle", "was not imported; add --import turtle"),
-        ("Mine", "was not imported; add --import Mine"),
+        ("Mine", "is not named as module:Class"),
         (":Mine", "was not imported; add --import MODULE"),
         (f"{__name__}:Yours", "has no class 'Yours' derived from CustomHead"),
         (f"{__name__}:NO_HEAD", "has no class 'NO_HEAD' derived from CustomHead"),
         (f"{__name__}:TOWER", "has no class 'TOWER' derived from CustomHead"),
-        (__name__, "has no class '' derived from CustomHead"),
+        (__name__, "is not named as module:Class"),
     ],
 )
 def test_a_custom_head_that_cannot_be_had(factory: str, message: str) -> None:

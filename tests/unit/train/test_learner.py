@@ -139,10 +139,61 @@ def test_the_rate_of_a_step_is_that_of_the_schedule_and_the_stage() -> None:
     assert learning.lr == pytest.approx(1e-3 * 0.01 * 0.5)
 
 
-def test_a_stage_in_which_nothing_could_learn_says_so() -> None:
-    idle = {"box.smooth_l1": 0, "box.giou": 0}
-    learning = learner({"stages": [{"name": "idle", "share": 1, "learn": ["box"], "weights": idle}]})
-    with pytest.raises(
-        ConfigError, match=re.escape("stages.idle: no loss with a weight reaches the parts that learn (box)")
-    ):
-        train(learning, 0, 1)
+@pytest.mark.parametrize("kind", ["fixed", "uncertainty"])  # whose own weights always learn
+def test_a_later_stage_in_which_nothing_could_learn_is_refused_at_once(kind: str) -> None:
+    idle = {"name": "idle", "share": 0.5, "learn": ["box"], "weights": {"box.smooth_l1": 0, "box.giou": 0}}
+    message = "stages.idle: no loss with a weight reaches the parts that learn (box)"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        learner({"balance.kind": kind, "stages": [{"name": "first", "share": 0.5}, idle]})
+
+
+def test_a_loss_reaches_the_head_that_its_own_reads_unless_the_cascade_is_cut() -> None:
+    only_box = {"name": "a", "share": 1, "learn": ["classification"], "weights": {"classification.cross_entropy": 0}}
+    cascade = {"model.heads.box.input": "classification", "stages": [only_box]}
+    learner(cascade)
+    with pytest.raises(ConfigError, match="no loss with a weight reaches"):
+        learner(cascade | {"model.cascade_gradient": "detach"})
+
+
+def first_weights(learning: Learner, name: str) -> torch.Tensor:
+    return learning.objective.model.heads.head_named(name).tower[0].weight.detach().clone()
+
+
+def test_a_reset_in_the_first_stage_happens_and_each_head_draws_its_own_weights() -> None:
+    config = make.config({"stages": [{"name": "a", "share": 1, "reset": ["classification", "box"]}]})
+    model = make.model(config)
+    before = model.heads.head_named("box").tower[0].weight.detach().clone()
+    learning = Learner(model, config, dtype=torch.float32)
+    assert not torch.equal(first_weights(learning, "box"), before)
+    assert not torch.equal(first_weights(learning, "box"), first_weights(learning, "classification"))
+
+
+def test_a_stage_that_is_passed_over_still_resets() -> None:
+    stages = [("a", 0.4, []), ("b", 0.2, ["box"]), ("c", 0.4, [])]
+    learning = learner({"stages": [{"name": n, "share": share, "reset": reset} for n, share, reset in stages]})
+    before = first_weights(learning, "box")
+    learning.learn(make.batch(), 0.9)
+    assert learning.stage == 2
+    moved = (first_weights(learning, "box") - before).abs().mean()
+    assert moved > 5e-3  # one step of the optimizer moves by less than its rate of 1e-3
+
+
+def test_the_average_of_a_reset_head_forgets_its_random_start() -> None:
+    """Its span counts from the reset, as that of every other weight counts from the start of the run."""
+    stages = [{"name": "a", "share": 0.9}, {"name": "b", "share": 0.1, "reset": ["box"]}]
+    learning = learner({"optim.ema_width": 0.2, "stages": stages})
+    for _ in range(20):
+        learning.learn(make.batch(), 0.1)
+    learning.learn(make.batch(), 0.95)
+    kept = learning.kept.heads.head_named("box").tower[0].weight
+    # After one step the average is the weights of that step, nothing of what was drawn before it.
+    torch.testing.assert_close(kept, first_weights(learning, "box"))
+
+
+@pytest.mark.parametrize("kind", ["gradnorm", "dwa"])
+def test_a_loss_that_a_stage_fades_in_does_not_crush_the_others(kind: str) -> None:
+    first = {"name": "a", "share": 0.5, "weights": {"box.smooth_l1": 0, "box.giou": 0}}
+    learning = learner({"balance.kind": kind, "stages": [first, {"name": "b", "share": 0.5}]})
+    for step in range(100):
+        learning.learn(make.batch(), step / 100, epoch=step / 10)
+    assert learning.objective.balancer.weights()[0] > 0.2  # the one that was there before

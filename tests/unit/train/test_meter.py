@@ -24,10 +24,11 @@ def learner(changes: dict[str, Any] | None = None) -> Learner:
     return Learner(make.model(config), config, dtype=torch.float32)
 
 
-def learned(gram: list[list[float]] | None, losses: tuple[float, ...] = (1.0, 2.0, 3.0)) -> Learned:
+def learned(gram: list[list[float]] | None, losses: tuple[float, ...] = (1.0, 2.0, 3.0), stage: int = 0) -> Learned:
     return Learned(
         losses=Losses(terms=TERMS, values=torch.tensor(losses)),
         branches=torch.tensor([losses[0], losses[1] + losses[2]]),
+        stage=stage,
         gram=None if gram is None else torch.tensor(gram),
     )
 
@@ -41,7 +42,7 @@ def write(
     with Record(folder) as record:
         meter = Meter(record, learning, num_images=num_images, stage_names=["one"])
         for step in steps:
-            meter.add(step, num_images=2)
+            meter.add(step, num_images=2, progress=0.5)
         meter.flush(0.5)
     (row,) = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return row, (folder / "train.log").read_text()
@@ -97,11 +98,11 @@ def test_nothing_is_written_twice(tmp_path: Path) -> None:
         meter = Meter(record, learning, num_images=4, stage_names=[])
         meter.flush(0.0)
         learning.steps = 1
-        meter.add(learned([[1.0, 0.0], [0.0, 1.0]]), num_images=2)
+        meter.add(learned([[1.0, 0.0], [0.0, 1.0]]), num_images=2, progress=0.5)
         meter.show_if_due(0.1)  # the first step at once
         meter.flush(0.2)
         learning.steps = 2
-        meter.add(learned([[1.0, 0.0], [0.0, 1.0]], (5.0, 0.0, 0.0)), num_images=2)
+        meter.add(learned([[1.0, 0.0], [0.0, 1.0]], (5.0, 0.0, 0.0)), num_images=2, progress=0.5)
         meter.show_if_due(0.3)  # not yet
         meter.flush(1.0)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -127,7 +128,7 @@ LOPSIDED, EVEN = [[10_000.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]
     [
         ([LOPSIDED] * 3, 6, 1),  # a whole epoch
         ([LOPSIDED] * 3, 8, 0),  # not yet an epoch
-        ([LOPSIDED] * 6, 6, 2),  # two of them
+        ([LOPSIDED] * 6, 6, 1),  # said once
         ([LOPSIDED] * 3 + [EVEN] * 3, 6, 1),  # each epoch for itself
         ([EVEN] * 3, 6, 0),
         ([[[64.0, 0.0], [0.0, 1.0]]] * 3, 6, 0),  # 8 to 1: below nine tenths
@@ -140,6 +141,16 @@ def test_a_warning_is_for_a_whole_epoch(tmp_path: Path, grams: list[Any], num_im
     assert log.count("warning: classification holds") == log.count("warning") == count
 
 
+def test_a_record_is_of_one_stage(tmp_path: Path) -> None:
+    with Record(tmp_path) as record:
+        meter = Meter(record, learner(), num_images=100, stage_names=["one", "two"])
+        for stage, loss in ((0, 1.0), (0, 3.0), (1, 7.0)):
+            meter.add(learned(None, (loss, 0.0, 0.0), stage), num_images=2, progress=0.5)
+        meter.flush(0.5)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["stage"], row["losses"][TERMS[0]]) for row in rows] == [("one", 2.0), ("two", 7.0)]
+
+
 def run_epoch(folder: Path, weight: float) -> tuple[float, str]:
     """Share of the box head after an epoch of real steps, and the log."""
     learning = learner({"model.heads.box.weight": weight})
@@ -147,7 +158,7 @@ def run_epoch(folder: Path, weight: float) -> tuple[float, str]:
     with Record(folder) as record:
         meter = Meter(record, learning, num_images=6, stage_names=[])
         for step in range(2):
-            meter.add(learning.learn(make.batch(seed=step), 0.0), num_images=3)
+            meter.add(learning.learn(make.batch(seed=step), 0.0), num_images=3, progress=0.5)
         meter.flush(0.5)
     (row,) = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return row["branches"][1]["share"], (folder / "train.log").read_text()
@@ -158,7 +169,7 @@ def test_the_advice_of_a_warning_helps(tmp_path: Path) -> None:
     assert share > 0.9
     found = re.search(
         r"warning: box holds (\d+)% of the gradient at the trunk over epoch 1: "
-        r"multiply model\.heads\.box\.weight by (\S+) for an even share, or set balance\.kind=imtl_g",
+        r"for an even share multiply model\.heads\.box\.weight by (\S+), or set balance\.kind=imtl_g",
         log,
     )
     assert found is not None
