@@ -9,6 +9,7 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from detector.geometry import letterbox
+from detector.model import precision
 from detector.model.decode import CanvasDetections, decode
 from detector.model.model_file import TrainedModel
 from detector.types import Detections, Placement
@@ -34,7 +35,7 @@ def detect(
     with (
         _evaluating(model),
         torch.inference_mode(),
-        torch.autocast(device.type, dtype if dtype != torch.float32 else None, enabled=dtype != torch.float32),
+        precision.autocast(device, dtype),
     ):
         prediction = model(images.to(device, non_blocking=True))
     extents = [letterbox.resized_hw(placement, canvas_hw) for placement in placements]

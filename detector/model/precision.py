@@ -25,6 +25,12 @@ def resolve(precision: Literal["auto", "float32", "bfloat16"], device: torch.dev
             return torch.bfloat16 if cpu_prefers_bfloat16() else torch.float32
 
 
+def autocast(device: torch.device, dtype: torch.dtype, *, cache_enabled: bool = True) -> torch.autocast:
+    """A context in which the network runs in `dtype`; float32 changes nothing."""
+    low = dtype != torch.float32
+    return torch.autocast(device.type, dtype if low else None, enabled=low, cache_enabled=cache_enabled)
+
+
 def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
     """`layer(x)`, on the CPU without autocast; the result has the type of `x`."""
     if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):

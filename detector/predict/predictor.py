@@ -1,23 +1,21 @@
 """The Python API: a trained model that finds objects in images."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from detector.data import decode
 from detector.errors import DataError
 from detector.model import device as devices
 from detector.model import model_file
 from detector.predict.finder import Finder, FusedModels, OneModel
-from detector.types import Detections, LabelMap, Placement
+from detector.types import Detections, LabelMap
 
 ImageLike = str | Path | NDArray[np.uint8]
-Detect = Callable[[Tensor, Sequence[Placement]], Sequence[Detections]]
 
 
 class Detector:

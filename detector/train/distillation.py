@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from detector.config import Classification, DistillConfig, num_logits
 from detector.errors import ConfigError
 from detector.loss import distill
-from detector.model import model_file
+from detector.model import model_file, precision
 from detector.model.decode import class_scores
 from detector.model.model_file import TrainedModel
 from detector.types import TeacherTargets
 
-TERMS = ("hidden", "attention")
+FEATURES = "features"  # the branch that is compared with the teacher's features
+TERMS = ("hidden", "attention")  # of that branch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,9 +49,8 @@ class Teacher:
 
     @torch.no_grad()
     def look(self, images: Tensor) -> Lesson:
-        low = self._dtype != torch.float32
         model = self._model
-        with torch.autocast(images.device.type, self._dtype if low else None, enabled=low):
+        with precision.autocast(images.device, self._dtype):
             levels = model.trunk(model.normalise(images))
             said = model.heads(levels, model.priors((images.shape[2], images.shape[3])).boxes)
         return Lesson(

@@ -1,6 +1,6 @@
 """The model with everything that changes it, a step at a time."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -51,8 +51,6 @@ class Learner:
         self._teacher = teacher
         self._world = world or World()
         self.objective = Objective(model, config, dtype=dtype, teacher=teacher, world=self._world).to(self.device)
-        # What is called in a step: the objective, or what wraps it for several processes.
-        self._losses: Callable[..., StepLosses] = self.objective
         self._base_weights = dict(zip(self.objective.terms, self.objective.base_weights, strict=True))
         stages.check(config, self._base_weights)
         self._optimizer = optim.build(self.objective, config)
@@ -72,7 +70,7 @@ class Learner:
         factor = schedule.lr_factor(self.steps, progress, config.optim) * stages.lr_factor(config.stages, progress)
         optim.set_lr(self._optimizer, factor)
         weights = stages.weights(config.stages, progress, self._base_weights)
-        step = self._losses(
+        step: StepLosses = self.objective(
             batch,
             weights,
             aligned=config.assign.kind == "task_aligned" and progress >= config.assign.aligned_from,

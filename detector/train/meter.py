@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from detector.errors import DetectorError
+from detector.train.distillation import FEATURES
 from detector.train.learner import Learned, Learner
-from detector.train.objective import FEATURES
 from detector.train.record import BranchMetrics, CosineMetrics, Record, StepMetrics
 
 SECONDS_BETWEEN_RECORDS = 2.0
@@ -159,9 +159,8 @@ class _EpochBalance:
 def _directions(gram: Sequence[float], names: Sequence[str]) -> tuple[list[float | None], tuple[CosineMetrics, ...]]:
     """Norm of each branch's gradient, and the cosine of each pair; None where nothing was measured."""
     count = len(names)
-    norms = [
-        math.sqrt(max(0.0, gram[i * count + i])) if math.isfinite(gram[i * count + i]) else None for i in range(count)
-    ]
+    squares = gram[:: count + 1]
+    norms = [math.sqrt(max(0.0, square)) if math.isfinite(square) else None for square in squares]
     cosines: list[CosineMetrics] = []
     for i, a in enumerate(names):
         for j in range(i):

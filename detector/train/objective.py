@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from detector.config import HeadConfig, RunConfig
 from detector.geometry import codec
 from detector.loss.head_loss import HeadLoss
+from detector.model import precision
 from detector.model.decode import class_scores
 from detector.model.detector import DetectionModel
 from detector.model.heads import CustomHead
@@ -21,13 +22,11 @@ from detector.targets import assign, encode
 from detector.targets.assign import Predicted
 from detector.train import balance, distillation, sequential
 from detector.train.branches import FeaturePass, HeadPass, Weights
-from detector.train.distillation import Adapters, Lesson, Teacher
+from detector.train.distillation import FEATURES, Adapters, Lesson, Teacher
 from detector.train.distributed import World
 from detector.train.junction import Junction
 from detector.train.sequential import Compute, Piece
 from detector.types import Batch, Losses, Priors, PriorTargets
-
-FEATURES = "features"  # the branch that is compared with the teacher's features
 
 # Cells in a piece. On a CPU small pieces stay in the cache; on a GPU a piece must fill the device.
 PIECE_CELLS = {"cpu": 8192, "cuda": 65536}
@@ -103,8 +102,7 @@ class Objective(nn.Module):
             aligned: Whether a task-aligned assignment looks at the predictions by now.
             lesson: What the teacher makes of the batch, where there is one.
         """
-        low = self._dtype != torch.float32
-        with torch.autocast(batch.images.device.type, self._dtype if low else None, enabled=low):
+        with precision.autocast(batch.images.device, self._dtype):
             levels = self.model.trunk(self.model.normalise(batch.images))
             return self._losses_of(levels, batch, tuple(weights), aligned=aligned, lesson=lesson)
 
@@ -257,12 +255,11 @@ class Objective(nn.Module):
         """
         heads, device = self.model.heads, images.device
         devices = [device] if device.type == "cuda" else []
-        low = self._dtype != torch.float32
         rows: list[list[Tensor]] = []
         with (
             torch.random.fork_rng(devices),
             # Casts of the weights that autocast would keep from here have no gradient.
-            torch.autocast(device.type, self._dtype if low else None, enabled=low, cache_enabled=False),
+            precision.autocast(device, self._dtype, cache_enabled=False),
         ):
             for group in heads.groups:
                 parts = [

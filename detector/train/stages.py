@@ -13,6 +13,7 @@ from torch import nn
 from detector.config import RunConfig, StageConfig
 from detector.errors import ConfigError
 from detector.model.detector import DetectionModel
+from detector.train.distillation import FEATURES
 
 FADE = 0.02
 """Share of the run over which weights go linearly from one stage's to the next's."""
@@ -129,4 +130,4 @@ def _weights_of(stage: StageConfig, base: Mapping[str, float]) -> tuple[float, .
 
 def is_against_teacher(term: str) -> bool:
     branch, _, name = term.partition(".")
-    return branch == "features" or name == "logit"
+    return branch == FEATURES or name == "logit"
