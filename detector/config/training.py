@@ -151,6 +151,8 @@ class MemoryConfig:
     """`sequential` runs each head forward and backward before the next, piece by piece; the gradients are equal."""
     piece_cells: int | None = None
     """Cells (of the pyramid, times images) in a piece; null chooses for the device."""
+    checkpoint: Literal["none", "trunk", "heads", "all"] = "none"
+    """Whose activations are computed again in the backward pass instead of kept; the gradients are equal."""
 
     def __post_init__(self) -> None:
         require(self.piece_cells is None or self.piece_cells >= 1, "memory.piece_cells", ">= 1", self.piece_cells)

@@ -1,15 +1,19 @@
 """ResNet trunk (He et al. 2016), from torchvision."""
 
+from functools import partial
 from typing import assert_never
 
 import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
+from torch.nn import functional as F
+from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
 from detector.config import Backbone as BackboneName
 from detector.model import precision
+from detector.model.fold import Folded
+from detector.model.recompute import recomputed
 
 FIRST_LEVEL = 2  # the level of layer1's output: stride 4
 
@@ -17,11 +21,13 @@ FIRST_LEVEL = 2  # the level of layer1's output: stride 4
 class Backbone(nn.Module):
     """ResNet without its classifier; returns the features of levels 2 to 5.
 
-    The parts keep torchvision's names, so that its state dicts load without renaming.
+    The parts keep torchvision's names, so that its state dicts load without renaming. Norms that are still, frozen or
+    in evaluation mode, cost nothing: see `fold`.
     """
 
-    def __init__(self, name: BackboneName, *, batch_norm: str, frozen_stages: int) -> None:
+    def __init__(self, name: BackboneName, *, batch_norm: str, frozen_stages: int, recompute: bool = False) -> None:
         super().__init__()
+        self._recompute = recompute  # the activations of a layer in the backward pass
         network = _resnet(name, frozen=batch_norm == "frozen")
         self.conv1 = network.conv1
         self.bn1 = network.bn1
@@ -53,16 +59,42 @@ class Backbone(nn.Module):
         return self
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        c2 = self.layer1(x)
-        c3 = _halve(self.layer2, c2)
-        c4 = _halve(self.layer3, c3)
-        return c2, c3, c4, _halve(self.layer4, c4)
+        folded = Folded(self.modules())
+        x = self.maxpool(self.relu(folded.conv(self.conv1, self.bn1, images)))
+        c2 = self._run(self.layer1, folded, x)
+        c3 = self._halve(self.layer2, folded, c2)
+        c4 = self._halve(self.layer3, folded, c3)
+        return c2, c3, c4, self._halve(self.layer4, folded, c4)
+
+    def _halve(self, layer: nn.Sequential, folded: Folded, x: Tensor) -> Tensor:
+        """Run a layer that begins with stride 2."""
+        if x.shape[-1] == 1:
+            return precision.in_float32(partial(self._run, layer, folded), x)
+        return self._run(layer, folded, x)
+
+    def _run(self, layer: nn.Sequential, folded: Folded, x: Tensor) -> Tensor:
+        if self._recompute:
+            return recomputed(layer, _layer, layer, folded, x)
+        return _layer(layer, folded, x)
 
 
-def _halve(layer: nn.Module, x: Tensor) -> Tensor:
-    """Run a layer that begins with stride 2."""
-    return precision.in_float32(layer, x) if x.shape[-1] == 1 else layer(x)
+def _layer(layer: nn.Sequential, folded: Folded, x: Tensor) -> Tensor:
+    for block in layer:
+        assert isinstance(block, BasicBlock | Bottleneck)
+        x = _block(block, folded, x)
+    return x
+
+
+def _block(block: BasicBlock | Bottleneck, folded: Folded, x: Tensor) -> Tensor:
+    """The block's own forward pass with its norms folded."""
+    out = F.relu(folded.conv(block.conv1, block.bn1, x), inplace=True)
+    out = folded.conv(block.conv2, block.bn2, out)
+    if isinstance(block, Bottleneck):
+        out = folded.conv(block.conv3, block.bn3, F.relu(out, inplace=True))
+    if block.downsample is not None:
+        conv, norm = block.downsample
+        x = folded.conv(conv, norm, x)
+    return F.relu(out.add_(x), inplace=True)
 
 
 def _resnet(name: BackboneName, *, frozen: bool) -> torchvision.models.ResNet:

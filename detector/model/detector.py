@@ -59,7 +59,13 @@ def build(config: RunConfig, *, num_classes: int, preprocess: Preprocess) -> Det
         ConfigError: a custom head cannot be had, or a head has a name that torch keeps to itself.
     """
     model = config.model
-    backbone = Backbone(model.backbone, batch_norm=model.batch_norm, frozen_stages=model.frozen_stages)
+    recompute = config.memory.checkpoint
+    backbone = Backbone(
+        model.backbone,
+        batch_norm=model.batch_norm,
+        frozen_stages=model.frozen_stages,
+        recompute=recompute in ("trunk", "all"),
+    )
     neck = PooledNeck(backbone.widths) if model.neck == "pool" else PyramidNeck(backbone.widths, model)
     made: dict[str, DenseHead] = {}
     for head in model.heads:
@@ -76,6 +82,7 @@ def build(config: RunConfig, *, num_classes: int, preprocess: Preprocess) -> Det
         [(head, made[head.name]) for head in model.heads],
         detach_cascade=model.cascade_gradient == "detach",
         delta_std=model.delta_std,
+        recompute=recompute in ("heads", "all"),
     )
     detector = DetectionModel(backbone=backbone, neck=neck, heads=head_set, preprocess=preprocess)
     return detector.to(memory_format=torch.channels_last)

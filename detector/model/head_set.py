@@ -10,6 +10,7 @@ from detector.config import HeadConfig
 from detector.errors import ConfigError
 from detector.geometry import codec
 from detector.model.heads import CustomHead, DenseHead
+from detector.model.recompute import recomputed
 from detector.types import Prediction
 
 Group = tuple[HeadConfig, ...]
@@ -44,6 +45,7 @@ class HeadSet(nn.ModuleDict):
         *,
         detach_cascade: bool,
         delta_std: codec.Std,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.configs = tuple(config for config, _ in heads)
@@ -52,6 +54,7 @@ class HeadSet(nn.ModuleDict):
         """The head whose boxes are the answer."""
         self.delta_std = delta_std
         self._detach_cascade = detach_cascade
+        self._recompute = recompute  # the activations of a head in the backward pass, level by level
         for config, module in heads:
             if hasattr(self, config.name):
                 # Such as half or type: torch keeps modules among its own attributes.
@@ -80,10 +83,15 @@ class HeadSet(nn.ModuleDict):
             upstream = features[position[head.input]] if head.input in position else [None] * len(inputs)
             if self._detach_cascade:
                 upstream = [None if x is None else x.detach() for x in upstream]
-            said = [self.head(head)(x, above) for x, above in zip(inputs, upstream, strict=True)]
+            said = [self._say(self.head(head), x, above) for x, above in zip(inputs, upstream, strict=True)]
             rows.append([row for row, _ in said])
             features.append([feature for _, feature in said])
         return [torch.cat(parts, dim=1) if len(parts) > 1 else parts[0] for parts in rows]
+
+    def _say(self, head: DenseHead, features: Tensor, upstream: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self._recompute:
+            return recomputed(head, head, features, upstream)
+        return head(features, upstream)
 
     def forward(self, levels: Sequence[Tensor], priors: Float[Tensor, "a 4"]) -> Prediction:
         """All heads on the same maps."""

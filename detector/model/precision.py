@@ -1,11 +1,12 @@
 """Which floating-point type the convolutions run in."""
 
 import time
+from collections.abc import Callable
 from functools import cache
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 _PROBE_ROUNDS = 7
@@ -31,7 +32,7 @@ def autocast(device: torch.device, dtype: torch.dtype, *, cache_enabled: bool = 
     return torch.autocast(device.type, dtype if low else None, enabled=low, cache_enabled=cache_enabled)
 
 
-def in_float32(layer: nn.Module, x: Tensor) -> Tensor:
+def in_float32(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`layer(x)`, on the CPU without autocast; the result has the type of `x`."""
     if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return layer(x)
