@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from detector.config import Classification, DecodeConfig
@@ -14,7 +14,7 @@ from detector.types import Prediction, Priors
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CanvasDetections:
-    """Detections of one image before they are carried back to it, best first."""
+    """Detections of one image before they are carried back to it, best first; on the CPU."""
 
     boxes: Tensor  # float32 [K, 4] xyxy canvas pixels
     scores: Tensor  # float32 [K]
@@ -57,48 +57,75 @@ def decode(
     Raises:
         DetectorError: the network's output is not finite, as after a diverged training.
     """
+    packed = pack(prediction, priors, extents_hw, classification=classification, delta_std=delta_std, config=config)
+    return _unpack(packed.cpu())
+
+
+def pack(
+    prediction: Prediction,
+    priors: Priors,
+    extents_hw: Float[Tensor, "b 2"],
+    *,
+    classification: Classification,
+    delta_std: tuple[float, float, float, float],
+    config: DecodeConfig,
+) -> Float[Tensor, "b m columns"]:
+    """What `decode` answers, padded to `max_detections` and in one tensor: so it leaves the device in one copy.
+
+    The columns are: whether the output is finite, whether there is a detection, its score, its label (float32 holds it
+    exactly), the four of its box, and the score of each class.
+    """
     scores = class_scores(prediction.logits, classification)
     if prediction.score_factor is not None:
         scores = scores * prediction.score_factor[..., None]
     num_images, _, num_classes = scores.shape
     chosen_scores, chosen = _candidates(scores, priors.level_sizes, config)
     rows = chosen // num_classes
-    labels = chosen % num_classes
     deltas = prediction.deltas.float().gather(1, rows[..., None].expand(-1, -1, 4))
     boxes = codec.decode(deltas, priors.boxes[rows], delta_std)
-    _require_finite(prediction, scores, boxes)
+    # Infinite logits are finite scores; a head's score factor is in the scores alone.
+    is_finite = prediction.logits.isfinite().all() & scores.isfinite().all() & boxes.isfinite().all()
     boxes = torch.minimum(boxes.clamp(min=0), extents_hw.flip(-1).repeat(1, 2)[:, None])
 
-    images = torch.arange(num_images, device=boxes.device)[:, None].expand_as(labels)
-    kept = chosen_scores >= config.min_score
-    flat = _Flat(
-        boxes=boxes[kept], scores=chosen_scores[kept], labels=labels[kept], images=images[kept], rows=rows[kept]
-    )
-    keep = suppress.keep_best(flat.boxes, flat.scores, flat.images * num_classes + flat.labels, config.nms_iou)
+    boxes, chosen, chosen_scores = boxes.flatten(0, 1), chosen.flatten(), chosen_scores.flatten()
+
+    # Here the host waits, once for all images: suppression is much cheaper for those that can be reported.
+    kept = (chosen_scores >= config.min_score).nonzero()[:, 0]
+    per_image = len(chosen) // max(1, num_images)
+    groups = kept // per_image * num_classes + chosen[kept] % num_classes
+    kept = kept[suppress.keep_best(boxes[kept], chosen_scores[kept], groups, config.nms_iou)]
+
+    best, is_there = _places(kept, kept // per_image, num_images, config.max_detections)
+    behind = (chosen[best] // num_classes)[..., None].expand(-1, -1, num_classes)
+    facts = (is_finite.expand_as(is_there), is_there, chosen_scores[best], chosen[best] % num_classes)
+    return torch.cat((torch.stack([fact.float() for fact in facts], -1), boxes[best], scores.gather(1, behind)), -1)
+
+
+def _places(
+    kept: Int[Tensor, " n"], images: Int[Tensor, " n"], num_images: int, limit: int
+) -> tuple[Int[Tensor, "b m"], Bool[Tensor, "b m"]]:
+    """The first `limit` of `kept` for each image, and which of them there are; the others are 0."""
+    is_of = images[:, None] == torch.arange(num_images, device=kept.device)
+    rank = (is_of.cumsum(0) * is_of).sum(1) - 1
+    place = torch.where(rank < limit, images * limit + rank, num_images * limit)
+    table = kept.new_zeros(num_images * limit + 1).scatter(0, place, kept)[:-1].view(num_images, limit)
+    return table, torch.arange(limit, device=kept.device) < is_of.sum(0)[:, None]
+
+
+def _unpack(packed: Float[Tensor, "b m columns"]) -> list[CanvasDetections]:
+    """From what `pack` made, on the CPU."""
+    if not packed[..., 0].all():
+        # pycocotools would give a NaN box AP 1.0; nothing of this kind may leave the model.
+        raise DetectorError("the network's output is not finite: its weights are damaged or its training diverged")
     return [
-        _of_image(image, keep[flat.images[keep] == image][: config.max_detections], flat, scores)
-        for image in range(num_images)
+        CanvasDetections(
+            boxes=rows[:, 4:8].contiguous(),
+            scores=rows[:, 2].contiguous(),
+            labels=rows[:, 3].long(),
+            class_scores=rows[:, 8:].contiguous(),
+        )
+        for rows in (image[image[:, 1] > 0] for image in packed)
     ]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Flat:
-    """Candidates of all images, one after another."""
-
-    boxes: Tensor  # float32 [N, 4]
-    scores: Tensor  # float32 [N]
-    labels: Tensor  # int64 [N]
-    images: Tensor  # int64 [N]
-    rows: Tensor  # int64 [N], the prior behind each
-
-
-def _of_image(image: int, keep: Int[Tensor, " k"], flat: _Flat, scores: Float[Tensor, "b a c"]) -> CanvasDetections:
-    return CanvasDetections(
-        boxes=flat.boxes[keep],
-        scores=flat.scores[keep],
-        labels=flat.labels[keep],
-        class_scores=scores[image, flat.rows[keep]],
-    )
 
 
 def _candidates(
@@ -116,11 +143,3 @@ def _candidates(
         best.append(top.indices + start * num_classes)
         start += size
     return torch.cat(best_scores, dim=1), torch.cat(best, dim=1)
-
-
-def _require_finite(prediction: Prediction, scores: Tensor, boxes: Tensor) -> None:
-    # Infinite logits are finite scores; a head's score factor is in the scores alone.
-    finite = prediction.logits.isfinite().all() & scores.isfinite().all() & boxes.isfinite().all()
-    if not finite:
-        # pycocotools would give a NaN box AP 1.0; nothing of this kind may leave the model.
-        raise DetectorError("the network's output is not finite: its weights are damaged or its training diverged")

@@ -43,7 +43,7 @@ def detect(
         found = decode(
             prediction,
             priors,
-            torch.tensor(extents, dtype=torch.float32, device=device),
+            torch.tensor(extents, dtype=torch.float32).to(device, non_blocking=True),
             classification=config.loss.classification,
             delta_std=config.model.delta_std,
             config=config.decode,
@@ -66,14 +66,14 @@ def _evaluating(model: nn.Module) -> Generator[None]:
 
 
 def _to_original(found: CanvasDetections, placement: Placement, names: tuple[str, ...]) -> Detections:
-    boxes = letterbox.boxes_to_original(found.boxes.cpu(), placement)
+    boxes = letterbox.boxes_to_original(found.boxes, placement)
     inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # a box in the padding has nothing left
-    labels = found.labels.cpu()[inside]
+    labels = found.labels[inside]
     rows = cast("list[int]", labels.tolist())
     return Detections(
         boxes=boxes[inside],
-        scores=found.scores.cpu()[inside],
+        scores=found.scores[inside],
         labels=labels,
         names=tuple(names[row] for row in rows),
-        class_scores=found.class_scores.cpu()[inside],
+        class_scores=found.class_scores[inside],
     )

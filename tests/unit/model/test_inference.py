@@ -27,7 +27,7 @@ def trained() -> TrainedModel:
 
 def test_the_type_is_the_callers(trained: TrainedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[torch.dtype] = []
-    hook = trained.model.backbone.conv1.register_forward_hook(lambda *at: seen.append(at[2].dtype))
+    hook = trained.model.neck.lateral[0].register_forward_hook(lambda *at: seen.append(at[2].dtype))
     for dtype in (torch.float32, torch.bfloat16):
         inference.detect(trained, IMAGES, PLACEMENTS, dtype=dtype)
     hook.remove()
@@ -41,7 +41,7 @@ def test_a_failure_leaves_the_mode_as_it_was(trained: TrainedModel, mode: bool) 
     def fail(*_: object) -> None:
         raise RuntimeError("out of memory")
 
-    trained.model.backbone.conv1.register_forward_hook(fail)
+    trained.model.neck.lateral[0].register_forward_hook(fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         inference.detect(trained, IMAGES, PLACEMENTS, dtype=torch.float32)
     assert trained.model.training is mode
