@@ -12,13 +12,12 @@ _EMPTY_AREA = 1e-12
 
 
 def xyxy_to_cxcywh(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
-    x0, y0, x1, y1 = boxes.unbind(-1)
-    return torch.stack(((x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0), dim=-1)
+    return torch.cat((centres(boxes), boxes[..., 2:] - boxes[..., :2]), dim=-1)
 
 
 def cxcywh_to_xyxy(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
-    cx, cy, w, h = boxes.unbind(-1)
-    return torch.stack((cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2), dim=-1)
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat((centre - half, centre + half), dim=-1)
 
 
 def xyxy_to_xywh(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
@@ -28,8 +27,8 @@ def xyxy_to_xywh(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
 
 def area(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
     """Area of each box; a box turned inside out has area zero."""
-    x0, y0, x1, y1 = boxes.unbind(-1)
-    return (x1 - x0).clamp(min=0) * (y1 - y0).clamp(min=0)
+    width, height = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).unbind(-1)
+    return width * height
 
 
 def centres(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 2"]:
@@ -46,12 +45,15 @@ def contain(boxes: Float[Tensor, "*#n 4"], points: Float[Tensor, "*#n 2"]) -> Bo
 
 def pairwise_iou(a: Float[Tensor, "*b n 4"], b: Float[Tensor, "*b m 4"]) -> Float[Tensor, "*b n m"]:
     """Intersection over union of every pair. A pair with an empty union scores 0, not NaN."""
-    return _iou(a[..., :, None, :], b[..., None, :, :])
+    a, b = a[..., :, None, :], b[..., None, :, :]
+    overlap = _pairwise_overlap(a, b)
+    return _ratio(overlap, area(a) + area(b) - overlap)
 
 
 def iou(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
     """Intersection over union, box by box. A pair with an empty union scores 0, not NaN."""
-    return _iou(a, b)
+    overlap = _overlap(a, b)
+    return _ratio(overlap, area(a) + area(b) - overlap)
 
 
 def giou(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n"]:
@@ -59,7 +61,8 @@ def giou(a: Float[Tensor, "*n 4"], b: Float[Tensor, "*n 4"]) -> Float[Tensor, "*
 
     Value and gradient are finite for boxes without area too. Two boxes within a hull without area score 0.
     """
-    overlap, union = _overlap_and_union(a, b)
+    overlap = _overlap(a, b)
+    union = area(a) + area(b) - overlap
     hull = area(torch.cat((torch.minimum(a[..., :2], b[..., :2]), torch.maximum(a[..., 2:], b[..., 2:])), dim=-1))
     return _ratio(overlap, union) - _ratio(hull - union, hull)
 
@@ -71,20 +74,21 @@ def clip(boxes: Float[Tensor, "*n 4"], size_hw: tuple[int, int]) -> Float[Tensor
     return torch.stack((x0.clamp(0, width), y0.clamp(0, height), x1.clamp(0, width), y1.clamp(0, height)), dim=-1)
 
 
-def _overlap_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    # One coordinate at a time: stacking them would double the memory of a pairwise call.
+def _overlap(a: Tensor, b: Tensor) -> Tensor:
+    corner = torch.maximum(a[..., :2], b[..., :2])
+    width, height = (torch.minimum(a[..., 2:], b[..., 2:]) - corner).clamp(min=0).unbind(-1)
+    return width * height
+
+
+def _pairwise_overlap(a: Tensor, b: Tensor) -> Tensor:
+    # One coordinate at a time: both at once would double the memory of so large a call.
     width = torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])
     height = torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])
-    overlap = width.clamp(min=0) * height.clamp(min=0)
-    return overlap, area(a) + area(b) - overlap
-
-
-def _iou(a: Tensor, b: Tensor) -> Tensor:
-    return _ratio(*_overlap_and_union(a, b))
+    return width.clamp(min=0) * height.clamp(min=0)
 
 
 def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     """Quotient of two areas, 0 where the whole is empty."""
     is_empty = whole <= _EMPTY_AREA
     # The divisor is made safe first: the gradient of an unused infinite quotient would still be NaN.
-    return torch.where(is_empty, 0.0, part / torch.where(is_empty, 1.0, whole))
+    return (part / whole.masked_fill(is_empty, 1.0)).masked_fill(is_empty, 0.0)

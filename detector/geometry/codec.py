@@ -1,6 +1,7 @@
 """Box offsets: how the network writes a box relative to a prior (Girshick et al. 2014, appendix C)."""
 
 import math
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -23,16 +24,12 @@ def encode(boxes: Float[Tensor, "*#n 4"], priors: Float[Tensor, "*#n 4"], std: S
 
     Finite for every finite box and prior: a side below a thousandth of a pixel counts as that.
     """
-    cx, cy, w, h = box_math.xyxy_to_cxcywh(boxes).unbind(-1)
-    prior_cx, prior_cy, prior_w, prior_h = box_math.xyxy_to_cxcywh(priors).unbind(-1)
-    prior_w, prior_h = prior_w.clamp(min=_MIN_SIDE), prior_h.clamp(min=_MIN_SIDE)
-    deltas = (
-        (cx - prior_cx) / prior_w / std[0],
-        (cy - prior_cy) / prior_h / std[1],
-        (w.clamp(min=_MIN_SIDE) / prior_w).log() / std[2],
-        (h.clamp(min=_MIN_SIDE) / prior_h).log() / std[3],
-    )
-    return torch.stack(deltas, dim=-1)
+    centre, size = _centre_and_size(boxes)
+    prior_centre, prior_size = _centre_and_size(priors)
+    prior_size = prior_size.clamp(min=_MIN_SIDE)
+    shift = (centre - prior_centre) / prior_size
+    growth = (size.clamp(min=_MIN_SIDE) / prior_size).log()
+    return torch.cat((shift, growth), dim=-1) / _units(std, boxes.device, boxes.dtype)
 
 
 def decode(deltas: Float[Tensor, "*#n 4"], priors: Float[Tensor, "*#n 4"], std: Std) -> Float[Tensor, "*#n 4"]:
@@ -40,12 +37,19 @@ def decode(deltas: Float[Tensor, "*#n 4"], priors: Float[Tensor, "*#n 4"], std: 
 
     A side grows by at most exp(`MAX_LOG_SIDE`) = 62.5; beyond, its gradient is zero. Not clipped to the canvas.
     """
-    dx, dy, dw, dh = deltas.unbind(-1)
-    prior_cx, prior_cy, prior_w, prior_h = box_math.xyxy_to_cxcywh(priors).unbind(-1)
-    decoded = (
-        prior_cx + dx * std[0] * prior_w,
-        prior_cy + dy * std[1] * prior_h,
-        prior_w * (dw * std[2]).clamp(max=MAX_LOG_SIDE).exp(),
-        prior_h * (dh * std[3]).clamp(max=MAX_LOG_SIDE).exp(),
-    )
-    return box_math.cxcywh_to_xyxy(torch.stack(decoded, dim=-1))
+    prior_centre, prior_size = _centre_and_size(priors)
+    scaled = deltas * _units(std, deltas.device, deltas.dtype)
+    centre = prior_centre + scaled[..., :2] * prior_size
+    half = prior_size * scaled[..., 2:].clamp(max=MAX_LOG_SIDE).exp() / 2
+    return torch.cat((centre - half, centre + half), dim=-1)
+
+
+def _centre_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    return box_math.centres(boxes), boxes[..., 2:] - boxes[..., :2]
+
+
+@cache
+def _units(std: Std, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The units on the device; made once, because a copy to the device is a wait."""
+    with torch.inference_mode(mode=False):  # training could not use an inference tensor
+        return torch.tensor(std, dtype=dtype).to(device)

@@ -97,7 +97,7 @@ def quality_focal(
 
 
 def _at_label(logits: Tensor, labels: Tensor, is_positive: Tensor) -> Tensor:
-    index = torch.where(is_positive, labels, 0)
+    index = labels * is_positive
     return logits.gather(-1, index[..., None])[..., 0]
 
 

@@ -45,6 +45,12 @@ class HeadLoss:
                 names = ("loss",)
         return tuple(f"{self.head.name}.{name}" for name in names)
 
+    @property
+    def asks_boxes(self) -> bool:
+        """Whether the loss looks at the boxes that the network finds."""
+        of_quality = self.head.kind == "classification" and self.config.classification == "quality"
+        return of_quality or self.head.kind in ("quality", "custom")
+
     def base_weights(self, against_teacher: DistillConfig) -> tuple[float, ...]:
         """Weights of the terms in a run without stages."""
         match self.head.kind:

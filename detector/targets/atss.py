@@ -25,61 +25,49 @@ def match(
     highest IoU. If several such objects want one prior, the same rule decides, and the others try again, up to three
     times. No prior is ever taken away from an object. An object without area matches nothing.
 
-    Needs memory for several float [B, M, A] of the largest level alone. M is at least 1.
+    Needs memory for several float [B, M, A]. M is at least 1.
     """
     index = _candidates(objects, priors, num_candidates)
     candidates = priors.boxes[index]
     overlaps = boxes.iou(candidates, objects[:, :, None].expand_as(candidates))
-    count = index.shape[-1]
-    threshold = overlaps.mean(-1, keepdim=True) + overlaps.std(-1, correction=min(1, count - 1), keepdim=True)
+    threshold = overlaps.mean(-1, keepdim=True) + overlaps.std(-1, correction=min(1, index.shape[-1] - 1), keepdim=True)
     is_inside = boxes.contain(objects[:, :, None], boxes.centres(candidates))
-    claims = torch.where(is_object[..., None] & is_inside & (overlaps >= threshold), overlaps, 0.0)
+    bids = _bids(overlaps) * is_object[..., None]
 
-    winner = _highest_claim(claims, index, num_priors=len(priors.boxes))
+    num_objects = objects.shape[1]
+    # Of each prior the highest bid so far; 0 where it is free.
+    accepted = torch.zeros(len(index), len(priors.boxes), dtype=torch.int64, device=index.device)
+    claims = bids * (is_inside & (overlaps >= threshold))
+    accepted = accepted.scatter_reduce(1, index.flatten(1), claims.flatten(1), "amax")
     for _ in range(_RESCUE_ROUNDS):
-        has_prior = _wins(winner, index).any(-1)
-        is_free = _at_candidates(winner, index) == claims.shape[1]
-        wanted = torch.where((is_object & ~has_prior)[..., None] & is_free, overlaps, 0.0)
-        is_best = torch.arange(count, device=index.device) == wanted.argmax(-1, keepdim=True)
-        rescued = _highest_claim(torch.where(is_best, wanted, 0.0), index, num_priors=len(priors.boxes))
-        # Rescue claims only free priors, where the winner is the number past the last object.
-        winner = torch.minimum(winner, rescued)
-    is_positive = winner < claims.shape[1]
-    return torch.where(is_positive, winner, 0), is_positive
+        there = accepted.gather(1, index.flatten(1)).view_as(index)
+        is_served = ((there == bids) & (bids > 0)).any(-1, keepdim=True)
+        best, where = (bids * ((there == 0) > is_served)).max(-1, keepdim=True)
+        # A bid of 0 changes nothing.
+        accepted = accepted.scatter_reduce(1, index.gather(2, where)[..., 0], best[..., 0], "amax")
+    is_positive = accepted > 0
+    return (num_objects - 1 - accepted % num_objects) * is_positive, is_positive
+
+
+def _bids(overlaps: Float[Tensor, "b m k"]) -> Int[Tensor, "b m k"]:
+    """Whole numbers in the order of the overlaps and, of equal ones, in the reverse order of the objects.
+
+    So the highest bid decides both at once. 0 without an overlap. The bits of positive floats are ordered as they are.
+    """
+    num_objects = overlaps.shape[1]
+    later = torch.arange(num_objects - 1, -1, -1, device=overlaps.device)
+    bits = overlaps.float().view(torch.int32)
+    return (bits.long() * num_objects + later[:, None]) * (overlaps > 0)
 
 
 def _candidates(objects: Float[Tensor, "b m 4"], priors: Priors, num_candidates: int) -> Int[Tensor, "b m k"]:
-    centres = boxes.centres(objects)
-    prior_centres = boxes.centres(priors.boxes)
+    x, y = boxes.centres(objects)[..., None].unbind(2)
+    prior_x, prior_y = boxes.centres(priors.boxes).unbind(-1)
+    distance = (x - prior_x).square_() + (y - prior_y).square_()
     start = 0
     nearest: list[Tensor] = []
-    for size in priors.level_sizes:
-        level = prior_centres[start : start + size]
-        offset_x = centres[..., None, 0] - level[:, 0]
-        offset_y = centres[..., None, 1] - level[:, 1]
-        distance = offset_x.square() + offset_y.square()
-        nearest.append(distance.topk(min(num_candidates, size), largest=False).indices + start)
+    for level in distance.split(priors.level_sizes, dim=-1):
+        size = level.shape[-1]
+        nearest.append(level.topk(min(num_candidates, size), largest=False).indices + start)
         start += size
     return torch.cat(nearest, dim=-1)
-
-
-def _highest_claim(
-    claims: Float[Tensor, "b m k"], index: Int[Tensor, "b m k"], *, num_priors: int
-) -> Int[Tensor, "b a"]:
-    """The object with the highest positive claim on each prior, the first of equals; m where there is none."""
-    batch, num_objects, _ = claims.shape
-    highest = claims.new_zeros(batch, num_priors).scatter_reduce(1, index.flatten(1), claims.flatten(1), "amax")
-    is_winner = (claims > 0) & (claims == _at_candidates(highest, index))
-    rows = torch.arange(num_objects, device=index.device)[:, None]
-    winner = torch.where(is_winner, rows, num_objects)
-    nobody = torch.full((batch, num_priors), num_objects, dtype=torch.int64, device=index.device)
-    return nobody.scatter_reduce(1, index.flatten(1), winner.flatten(1), "amin")
-
-
-def _at_candidates(values: Tensor, index: Int[Tensor, "b m k"]) -> Tensor:
-    return values.gather(1, index.flatten(1)).view_as(index)
-
-
-def _wins(winner: Int[Tensor, "b a"], index: Int[Tensor, "b m k"]) -> Bool[Tensor, "b m k"]:
-    rows = torch.arange(index.shape[1], device=index.device)[:, None]
-    return _at_candidates(winner, index) == rows

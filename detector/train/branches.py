@@ -42,11 +42,19 @@ class HeadPass:
     found: Tensor
     """Float32 [B, A, 4], written as the last box head speaks, read by the losses that ask how good its boxes are."""
 
+    @property
+    def asks_boxes(self) -> bool:
+        """Whether a loss looks at found boxes, or a head refines them."""
+        of_losses = any(loss.asks_boxes for loss in self.losses.values())
+        return of_losses or any(self.heads.refines(head) for head in self.heads.configs)
+
     def compute(self, group: Group, piece: Piece, inputs: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
         """Weighted loss and terms of a group's heads on one piece; see `sequential.Compute`."""
         rows = self.heads.rows(group, inputs)
         targets = self.targets.piece(piece.images, piece.rows)
-        boxes = found_boxes(group, rows, targets.priors, self.heads.delta_std)
+        boxes: list[Tensor | None] = [None] * len(group)
+        if self.asks_boxes:
+            boxes = found_boxes(group, rows, targets.priors, self.heads.delta_std)
         for head, found in zip(group, boxes, strict=True):
             if head.name == self.heads.last_box and found is not None:
                 self.found[piece.images, piece.rows] = found

@@ -46,12 +46,18 @@ class AveragedModel:
     def update(self, model: DetectionModel, step: int) -> None:
         """Take in the weights after `step` steps, counted from 1."""
         averages = self.model.state_dict()
+        together: dict[float, tuple[list[Tensor], list[Tensor]]] = {}  # a network has hundreds of small tensors
         for name, value in model.state_dict().items():
             average = averages[name]
-            if average.is_floating_point():
-                average.lerp_(value, 1 - decay(step - self._start_of(name), self._gamma))
+            share = 1 - decay(step - self._start_of(name), self._gamma) if average.is_floating_point() else 1.0
+            mine, theirs = together.setdefault(share, ([], []))
+            mine.append(average)
+            theirs.append(value)
+        for share, (mine, theirs) in together.items():
+            if share == 1:
+                torch._foreach_copy_(mine, theirs)
             else:
-                average.copy_(value)
+                torch._foreach_lerp_(mine, theirs, share)
 
     def restart(self, model: DetectionModel, prefix: str, step: int) -> None:
         """Forget the past of the tensors whose names begin so: after `step` steps they were given new values."""

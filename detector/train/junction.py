@@ -72,16 +72,18 @@ class _FanOut(torch.autograd.Function):
 def inner_products(gradients: Sequence[Sequence[Tensor | None]]) -> Tensor:
     """Of the gradients of K branches, [B, F, h, w] a level, all levels together: float32 [K, K]."""
     some = next(g for branch in gradients for g in branch if g is not None)
-    zero = torch.zeros((), device=some.device)
     num = len(gradients)
-    products = [[zero] * num for _ in range(num)]
+    pairs = [(i, j) for i in range(num) for j in range(i + 1)]
+    zero = torch.zeros((), device=some.device)
+    products: list[Tensor] = []
     for level in zip(*gradients, strict=True):
         flat = [None if g is None else _flat(g) for g in level]
-        for i, a in enumerate(flat):
-            for j, b in enumerate(flat[: i + 1]):
-                if a is not None and b is not None:
-                    products[i][j] = products[i][j] + torch.dot(a, b)
-    return torch.stack([products[max(i, j)][min(i, j)] for i in range(num) for j in range(num)]).view(num, num)
+        for i, j in pairs:
+            a, b = flat[i], flat[j]
+            products.append(zero if a is None or b is None else torch.dot(a, b))
+    sums = torch.stack(products).view(-1, len(pairs)).sum(dim=0).unbind()
+    of = dict(zip(pairs, sums, strict=True))
+    return torch.stack([of[max(i, j), min(i, j)] for i in range(num) for j in range(num)]).view(num, num)
 
 
 def _flat(gradient: Tensor) -> Tensor:

@@ -147,10 +147,10 @@ class Objective(nn.Module):
                 terms[self._parts[k]] = found.detach()[start:end]
                 start = end
         branches = torch.stack([(w.values * terms[part]).sum() for w, part in zip(by_branch, self._parts, strict=True)])
-        # The network's gradient came with the values, weighed; what is left is that of learned weights.
-        learned = ((factors - factors.detach()) * branches).sum() + self.balancer.penalty()
-        losses = Losses(terms=self.terms, values=terms)
-        return StepLosses(total=total + learned, losses=losses, branches=branches)
+        if any(True for _ in self.balancer.parameters()):
+            # The network's gradient came with the values, weighed; what is left is that of learned weights.
+            total = total + ((factors - factors.detach()) * branches).sum() + self.balancer.penalty()
+        return StepLosses(total=total, losses=Losses(terms=self.terms, values=terms), branches=branches)
 
     def _run(self, work: _Work, branches: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
         if self._config.memory.heads == "sequential":
@@ -210,7 +210,7 @@ class Objective(nn.Module):
         """The weights as a tensor, made when they change: a stage keeps them for thousands of steps."""
         if (weights, device) not in self._weights:
             self._weights = dict([*self._weights.items()][-1:])  # those of a fade are used once
-            self._weights[weights, device] = torch.tensor(weights, device=device)
+            self._weights[weights, device] = torch.tensor(weights).to(device, non_blocking=True)
         return self._weights[weights, device]
 
     def _head_pass(
