@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from detector import options as forms
 from detector.errors import ConfigError, DetectorError
@@ -34,7 +34,7 @@ commands:
   train      Train on a data set; writes a run folder with the best model.
   eval       Score a model, or a COCO results file, against ground truth.
   predict    Find objects in images; writes pictures and a COCO results file.
-  benchmark  Measure this program: memory, time and gradients of its heads.
+  benchmark  Measure this program: its heads, and its speed against torchvision.
 
 `detector COMMAND --help` lists the options of a command, `detector --version`
 says which version this is.
@@ -236,20 +236,43 @@ def _predict(options: forms.Predict) -> Answer:
 
 def _benchmark(options: forms.Benchmark) -> Answer:
     for name, value in {"--rounds": options.rounds, "--batch-size": options.batch_size}.items():
-        if value < 1:
+        if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, got {value}")
+    if options.what != "heads":
+        return _race(options, options.what)
 
     from detector.benchmark import heads, text
     from detector.model import device
 
     settings = heads.Settings(
         recipes=heads.RECIPES if options.recipe is None else (options.recipe,),
-        batch_size=options.batch_size,
+        batch_size=options.batch_size or 8,
         image_size=options.image_size,
         rounds=options.rounds,
     )
     report = heads.measure(settings, device.resolve(options.device), lambda line: _note("benchmark", line))
     return Answer(text=text.table(report), values=text.as_json(report))
+
+
+def _race(options: forms.Benchmark, task: Literal["train", "infer"]) -> Answer:
+    if options.recipe not in (None, "retinanet"):
+        raise ConfigError(f"--recipe has no meaning beside {task}: torchvision has a retinanet alone; leave it out")
+
+    from detector.benchmark import race, text
+    from detector.model import device
+
+    settings = race.Settings(
+        task=task,
+        batch_size=options.batch_size or {"train": 4, "infer": 1}[task],
+        image_size=options.image_size,
+        rounds=options.rounds,
+    )
+    report = race.measure(settings, device.resolve(options.device), lambda line: _note("benchmark", line))
+    return Answer(
+        text=text.race_table(report),
+        values=text.as_json(report),
+        warnings=tuple(f"{row.name} does not compute the same" for row in report.rows if not row.same),
+    )
 
 
 def _door(

@@ -55,6 +55,8 @@ BENCHMARK_EXAMPLES = """\
 examples:
   detector benchmark heads
   detector benchmark heads --recipe small --batch-size 2 --image-size 320
+  detector benchmark train --batch-size 4 --rounds 7
+  detector benchmark infer --batch-size 1 --json
 """
 
 Device = Annotated[Literal["auto", "cpu", "cuda"], conf.arg(help="Where to compute; auto takes a GPU if there is one.")]
@@ -195,20 +197,20 @@ class Predict:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
-    """Measure this program: training steps with all heads at once, and one by one."""
+    """Measure this program: its heads at once and one by one, or itself against torchvision's RetinaNet."""
 
-    what: Annotated[Literal["heads"], conf.Positional]
-    """What to measure."""
+    what: Annotated[Literal["heads", "train", "infer"], conf.Positional]
+    """heads: memory, time and gradients. train, infer: time against torchvision with the same weights and inputs."""
     recipe: Annotated[
         RecipeName | None, _shown("{small,standard,retinanet}", "(default: standard, then retinanet)")
     ] = None
-    """Settings of the network and its losses."""
-    batch_size: Annotated[int, conf.arg(metavar="B")] = 8
+    """heads: settings of the network and its losses."""
+    batch_size: Annotated[int | None, _shown("B", "(default: heads 8, train 4, infer 1)")] = None
     """Images a step."""
     image_size: Annotated[int, conf.arg(metavar="S")] = 640
     """Side of the images in pixels."""
     rounds: Annotated[int, conf.arg(metavar="N")] = 5
-    """Timed steps of each way of running the heads."""
+    """Timed steps of each way."""
     device: Device = "auto"
     as_json: AsJson = False
     debug: Debug = False
