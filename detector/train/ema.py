@@ -9,6 +9,7 @@ import copy
 import math
 
 import torch
+from torch import Tensor
 
 from detector.model.detector import DetectionModel
 
@@ -49,15 +50,15 @@ class AveragedModel:
         together: dict[float, tuple[list[Tensor], list[Tensor]]] = {}  # a network has hundreds of small tensors
         for name, value in model.state_dict().items():
             average = averages[name]
-            share = 1 - decay(step - self._start_of(name), self._gamma) if average.is_floating_point() else 1.0
-            mine, theirs = together.setdefault(share, ([], []))
-            mine.append(average)
-            theirs.append(value)
-        for share, (mine, theirs) in together.items():
-            if share == 1:
-                torch._foreach_copy_(mine, theirs)
+            if average.is_floating_point():
+                share = 1 - decay(step - self._start_of(name), self._gamma)
+                mine, theirs = together.setdefault(share, ([], []))
+                mine.append(average)
+                theirs.append(value)
             else:
-                torch._foreach_lerp_(mine, theirs, share)
+                average.copy_(value)
+        for share, (mine, theirs) in together.items():
+            torch._foreach_lerp_(mine, theirs, share)  # pyright: ignore[reportPrivateUsage]
 
     def restart(self, model: DetectionModel, prefix: str, step: int) -> None:
         """Forget the past of the tensors whose names begin so: after `step` steps they were given new values."""
