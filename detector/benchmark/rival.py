@@ -15,6 +15,7 @@ from detector import config_file, recipes
 from detector.benchmark.heads import Settings as BatchSettings
 from detector.benchmark.heads import synthetic_batch
 from detector.config import RunConfig
+from detector.geometry import boxes as box_math
 from detector.model import pretrained
 from detector.model.detector import DetectionModel, build
 from detector.model.model_file import TrainedModel
@@ -144,12 +145,12 @@ def unmatched(found: Sequence[Tensor], expected: Sequence[Tensor], *, score_tole
         expected: The same of the other.
         score_tolerance: What is nearly the same.
     """
-    from torchvision.ops import box_iou
-
     alone = total = 0
     for a, b in zip(found, expected, strict=True):
+        # What clipping left without area has no overlap, not even with itself, and is no detection of ours.
+        a, b = (rows[box_math.area(rows[:, :4]) > 0] for rows in (a, b))
         total += len(a) + len(b)
-        is_pair = (box_iou(a[:, :4], b[:, :4]) >= 0.9) & (a[:, None, 5] == b[:, 5])
+        is_pair = (box_math.pairwise_iou(a[:, :4], b[:, :4]) >= 0.9) & (a[:, None, 5] == b[:, 5])
         is_pair &= (a[:, None, 4] - b[:, 4]).abs() <= score_tolerance
         alone += int((~is_pair.any(1)).sum()) + int((~is_pair.any(0)).sum())
     return alone / max(1, total)

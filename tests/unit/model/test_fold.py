@@ -73,7 +73,7 @@ def test_outputs_and_gradients_are_those_of_the_norms(
     assert ("bn1.weight" in found_gradients) == (batch_norm == "live")
     for parameter, gradient in found_gradients.items():
         # In float32 some inputs of a ReLU that are all but zero change sign, and with them a path of the gradient.
-        assert_close(gradient, expected_gradients[parameter], tolerance if dtype == torch.float64 else 1e-3)
+        assert_close(gradient, expected_gradients[parameter], tolerance if dtype == torch.float64 else 1e-2)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
