@@ -5,13 +5,14 @@ VENV ?= .venv
 DEMO_MINUTES ?= 4
 # Two test processes with one thread each: torch's own threads get in one another's way.
 TEST_OPTIONS ?= -n 2
+FUZZ_CASES ?= 50000
 
 BIN := $(VENV)/bin
 DATA := data/blood-cells
 DEMO_IMAGES := $(addprefix $(DATA)/images/BloodImage_,00007.jpg 00011.jpg 00015.jpg 00016.jpg 00018.jpg 00019.jpg)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test check clean
+.PHONY: help demo setup test fuzz check clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -30,6 +31,9 @@ setup: $(VENV)/.dev ## Install everything needed to work on the code
 
 test: $(VENV)/.dev ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(TEST_OPTIONS)
+
+fuzz: $(VENV)/.dev ## Compare the two scorers on 50,000 made-up data sets
+	OMP_NUM_THREADS=1 DETECTOR_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest -m fuzz $(TEST_OPTIONS)
 
 check: $(VENV)/.dev ## Lint, format, types, import layers
 	$(BIN)/ruff check .

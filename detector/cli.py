@@ -149,7 +149,7 @@ def _train(options: forms.Train) -> Answer:
 def _evaluate(options: forms.Evaluate) -> Answer:
     files = _results_files(options)
     if files is not None:
-        return _evaluate_files(*files)
+        return _evaluate_files(*files, options.engine)
     if not options.checkpoints or (options.data is None and options.annotations is None):
         raise ConfigError("eval needs CHECKPOINT and DATA (or --annotations), or --ground-truth and --predictions")
     _check_eval_data(options)
@@ -158,7 +158,14 @@ def _evaluate(options: forms.Evaluate) -> Answer:
     from detector.evaluate import text
 
     data = run.DataPaths(folder=options.data, annotations=options.annotations, images=options.images)
-    outcome = run.evaluate(options.checkpoints, data, split=options.split, out=options.out, device=options.device)
+    outcome = run.evaluate(
+        options.checkpoints,
+        data,
+        split=options.split,
+        out=options.out,
+        device=options.device,
+        engine=options.engine,
+    )
     return Answer(
         text=f"{text.table(outcome.scores)}\n\nresults  {outcome.results_path}",
         values={
@@ -183,11 +190,11 @@ def _check_eval_data(options: forms.Evaluate) -> None:
         raise ConfigError("--split has no meaning beside --annotations; leave it out")
 
 
-def _evaluate_files(ground_truth: Path, predictions: Path) -> Answer:
+def _evaluate_files(ground_truth: Path, predictions: Path, engine: Literal["hotcoco", "pycocotools"]) -> Answer:
     from detector import run
     from detector.evaluate import text
 
-    scores = run.evaluate_files(ground_truth, predictions)
+    scores = run.evaluate_files(ground_truth, predictions, engine=engine)
     return Answer(text=text.table(scores), values={"scores": text.as_json(scores), "results": str(predictions)})
 
 
@@ -241,6 +248,31 @@ def _benchmark(options: forms.Benchmark) -> Answer:
     if options.what != "heads":
         return _race(options, options.what)
 
+
+def _check_benchmark(options: forms.Benchmark) -> None:
+    numbers = {
+        "--rounds": options.rounds,
+        "--batch-size": options.batch_size,
+        "--num-images": options.num_images,
+        "--num-objects": options.num_objects,
+        "--num-detections": options.num_detections,
+    }
+    for name, value in numbers.items():
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} must be at least 1, got {value}")
+    foreign = {
+        "--num-images": options.num_images is not None and options.what == "heads",
+        "--num-objects": options.num_objects is not None and options.what == "heads",
+        "--num-detections": options.num_detections is not None and options.what != "eval",
+        "--polygons": options.polygons and options.what != "read",
+        "--recipe": options.recipe is not None and options.what != "heads",
+    }
+    for name, given in foreign.items():
+        if given:
+            raise ConfigError(f"{name} has no meaning for benchmark {options.what}; leave it out")
+
+
+def _benchmark_heads(options: forms.Benchmark) -> Answer:
     from detector.benchmark import heads, text
     from detector.model import device
 
@@ -250,7 +282,7 @@ def _benchmark(options: forms.Benchmark) -> Answer:
         image_size=options.image_size,
         rounds=options.rounds,
     )
-    report = heads.measure(settings, device.resolve(options.device), lambda line: _note("benchmark", line))
+    report = heads.measure(settings, device.resolve(options.device), _say_of_benchmark)
     return Answer(text=text.table(report), values=text.as_json(report))
 
 

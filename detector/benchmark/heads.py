@@ -18,6 +18,7 @@ from torch import Tensor
 from detector import config_file, recipes
 from detector.benchmark.environment import Environment
 from detector.benchmark.memory import Held, Live
+from detector.benchmark.spread import Spread
 from detector.config import RunConfig
 from detector.model.detector import DetectionModel, build
 from detector.recipes import RecipeName
@@ -54,15 +55,6 @@ class Settings:
     rounds: int = 5
     num_classes: int = NUM_CLASSES
     objects_per_image: int = NUM_OBJECTS
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spread:
-    """Of the rounds."""
-
-    median: float
-    min: float
-    max: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,13 +300,9 @@ def _result(
         peak_reduction=1 - memory.peak_bytes / joint.peak_bytes,
         cuda_peak_bytes=max(peaks, default=None),
         cuda_peak_reduction=1 - max(peaks) / max(joint_peaks) if peaks else None,
-        seconds=_spread([one.seconds for one in times]),
-        time_ratio=_spread([a.seconds / b.seconds for a, b in zip(times, joint_times, strict=True)]),
+        seconds=Spread.of([one.seconds for one in times]),
+        time_ratio=Spread.of([a.seconds / b.seconds for a, b in zip(times, joint_times, strict=True)]),
     )
-
-
-def _spread(values: Sequence[float]) -> Spread:
-    return Spread(median=statistics.median(values), min=min(values), max=max(values))
 
 
 def _difference(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> tuple[float, float]:

@@ -10,13 +10,14 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.data import check, decode, json_file, records
+from detector.data import check, decode, fast_tables, json_file, records
 from detector.data.columns import Columns, Finding, ReadReport, pack_names
-from detector.data.records import Table
+from detector.data.records import Table, Tables
 from detector.errors import DataError
 from detector.types import LabelMap
 
 _SHOWN = 8
+_BLOCK = 1 << 16
 _ROUNDING = 1.0  # pixels by which a box may leave its image without a word
 
 
@@ -36,6 +37,23 @@ def read_json(path: Path) -> dict[str, Any]:
     return made
 
 
+def read_tables(path: Path) -> Tables:
+    """The tables of a COCO file, unchecked beyond their form.
+
+    Raises:
+        DataError: as `read_json`.
+    """
+    fast = fast_tables.read(path)
+    if fast is not None:
+        return fast
+    tree = read_json(path)
+    return Tables(
+        images=records.table(path, tree, "image"),
+        annotations=records.table(path, tree, "annotation"),
+        categories=records.table(path, tree, "category"),
+    )
+
+
 def read(annotations: Path, images: Path, *, label_map: LabelMap | None = None) -> Columns:
     """Check and flatten a COCO file.
 
@@ -50,17 +68,18 @@ def read(annotations: Path, images: Path, *, label_map: LabelMap | None = None) 
     Raises:
         DataError: a record breaks the format; the message names it.
     """
-    tree = read_json(annotations)
+    tables = read_tables(annotations)
     if not images.is_dir():
         raise DataError(f"{images}: no such image folder; name it with --images")
-    own, of_classes = _classes(records.table(annotations, tree, "category"))
+    own, of_classes = _classes(tables.categories)
     aligned = own if label_map is None else check.align(annotations, own, label_map)
-    table = _images(records.table(annotations, tree, "image"), images)
-    objects = _objects(records.table(annotations, tree, "annotation"), table, aligned)
+    table = _images(tables.images, images)
+    objects = _objects(tables.annotations, table, aligned)
     columns = _assemble(annotations, images, aligned, table, objects)
 
     missing = check.missing_files(columns)
-    unused = [name for label, name in enumerate(aligned.names) if not (columns.labels == label).any()]
+    counts = np.bincount(columns.labels, minlength=len(aligned))
+    unused = [name for name, count in zip(aligned.names, counts.tolist(), strict=True) if not count]
     findings = (
         *of_classes,
         *table.findings,
@@ -97,7 +116,7 @@ class _Objects:
 
 
 def _classes(table: Table) -> tuple[LabelMap, tuple[Finding, ...]]:
-    if not table.rows:
+    if not len(table):
         raise DataError(f"{table.source}: has no categories; list the classes there")
     ids, repaired = records.whole_numbers(table, "id")
     names = records.texts(table, "name")
@@ -109,7 +128,7 @@ def _classes(table: Table) -> tuple[LabelMap, tuple[Finding, ...]]:
 
 
 def _images(table: Table, root: Path) -> _Images:
-    if not table.rows:
+    if not len(table):
         raise DataError(f"{table.source}: has no images; check that it is the right file")
     ids, repaired_ids = records.whole_numbers(table, "id")
     records.refuse_repeated(table, "id", ids.tolist())
@@ -146,30 +165,24 @@ def _objects(table: Table, images: _Images, label_map: LabelMap) -> _Objects:
     is_crowd, repaired_crowd = records.crowd_flags(table)
     rows = check.rows_of(table, "image_id", image_ids, images.ids)
     labels = check.rows_of(table, "category_id", category_ids, np.array(label_map.category_ids, np.int64))
-    sizes_hw = images.sizes_hw[rows]
-    check.plausible_boxes(table, xywh, sizes_hw)
-
-    whole, clipped_boxes = _clip(xywh, sizes_hw)
-    sides = clipped_boxes[:, 2:] - clipped_boxes[:, :2]
-    no_area = (xywh[:, 2:] == 0).any(axis=1)
-    outside = ~no_area & (sides <= 0).any(axis=1)
-    tiny = ~no_area & ~outside & (sides < 1).any(axis=1)
-    kept = ~(no_area | outside | tiny)
-    cut = kept & (np.abs(whole - clipped_boxes) > _ROUNDING).any(axis=1)
+    check.plausible_boxes(table, xywh, images.sizes_hw[rows])
+    boxes = _clip(xywh, rows, images.sizes_hw)
+    kept = ~(boxes.no_area | boxes.outside | boxes.tiny)
+    cut = kept & boxes.cut
     order = np.flatnonzero(kept)
     order = order[np.argsort(rows[order], kind="stable")]
     return _Objects(
         rows=rows[order],
-        boxes=clipped_boxes[order].astype(np.float32),
+        boxes=boxes.xyxy[order],
         labels=labels[order],
         is_crowd=is_crowd[order],
         listed=len(rows),
-        dropped=(int(no_area.sum()), int(outside.sum()), int(tiny.sum())),
+        dropped=(int(boxes.no_area.sum()), int(boxes.outside.sum()), int(boxes.tiny.sum())),
         clipped=int(cut.sum()),
         findings=(
-            table.finding("boxes have no area, dropped", np.flatnonzero(no_area)),
-            table.finding("boxes lie outside their image, dropped", np.flatnonzero(outside)),
-            table.finding("boxes are under a pixel wide or high, dropped", np.flatnonzero(tiny)),
+            table.finding("boxes have no area, dropped", np.flatnonzero(boxes.no_area)),
+            table.finding("boxes lie outside their image, dropped", np.flatnonzero(boxes.outside)),
+            table.finding("boxes are under a pixel wide or high, dropped", np.flatnonzero(boxes.tiny)),
             table.finding("boxes leave their image, clipped", np.flatnonzero(cut)),
             table.finding("image_ids were not written as whole numbers", repaired_images),
             table.finding("category_ids were not written as whole numbers", repaired_categories),
@@ -179,11 +192,35 @@ def _objects(table: Table, images: _Images, label_map: LabelMap) -> _Objects:
     )
 
 
-def _clip(xywh: NDArray[np.float64], sizes_hw: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The boxes as xyxy, whole and cut to their images."""
-    whole = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-    limits = np.concatenate([sizes_hw[:, ::-1], sizes_hw[:, ::-1]], axis=1)
-    return whole, np.clip(whole, 0, limits)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Clipped:
+    """Every box cut to its image, and what is wrong with it; of the first three at most one is true."""
+
+    xyxy: NDArray[np.float32]  # [T, 4]
+    no_area: NDArray[np.bool_]  # [T]
+    outside: NDArray[np.bool_]  # [T]
+    tiny: NDArray[np.bool_]  # [T]
+    cut: NDArray[np.bool_]  # [T], by more than a rounding
+
+
+def _clip(xywh: NDArray[np.float64], rows: NDArray[np.int64], sizes_hw: NDArray[np.int64]) -> _Clipped:
+    """Cut the boxes block by block: the float64 corners of millions would be the peak of all memory."""
+    count = len(xywh)
+    no_area, outside, tiny, cut = (np.empty(count, np.bool_) for _ in range(4))
+    xyxy = np.empty((count, 4), np.float32)
+    for start in range(0, count, _BLOCK):
+        part = slice(start, start + _BLOCK)
+        sizes_wh = sizes_hw[rows[part], ::-1]
+        corners, sides = xywh[part, :2], xywh[part, 2:]
+        whole = np.concatenate([corners, corners + sides], axis=1)
+        clipped = np.clip(whole, 0, np.concatenate([sizes_wh, sizes_wh], axis=1))
+        left = clipped[:, 2:] - clipped[:, :2]
+        no_area[part] = (sides == 0).any(axis=1)
+        outside[part] = ~no_area[part] & (left <= 0).any(axis=1)
+        tiny[part] = ~no_area[part] & ~outside[part] & (left < 1).any(axis=1)
+        cut[part] = (np.abs(whole - clipped) > _ROUNDING).any(axis=1)
+        xyxy[part] = clipped
+    return _Clipped(xyxy=xyxy, no_area=no_area, outside=outside, tiny=tiny, cut=cut)
 
 
 def _assemble(annotations: Path, root: Path, label_map: LabelMap, images: _Images, objects: _Objects) -> Columns:

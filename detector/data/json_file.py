@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from detector.errors import DataError
 
-_MAX_BYTES = 4 * 1024**3
+MAX_BYTES = 4 * 1024**3
 # Only such a number can be too large for a float; without one the fast parser is safe.
 _HUGE_EXPONENT = re.compile(rb"[eE]\+?[0-9]{3}")
 _TABLES = ("images", "annotations", "categories")
@@ -33,7 +33,7 @@ def read(path: Path) -> Any:
             f"{path}: is not UTF-8 (byte 0x{data[error.start]:02x} at offset {error.start}); save it as UTF-8"
         ) from error
     careful = _HUGE_EXPONENT.search(data) is not None or any(data.count(b'"%s"' % t.encode()) > 1 for t in _TABLES)
-    with _collector_paused():
+    with collector_paused():
         return _parse(path, text, careful=careful)
 
 
@@ -46,8 +46,8 @@ def _contents(path: Path) -> bytes:
         raise DataError(f"{path}: is not a regular file; name a JSON file")
     try:
         size = path.stat().st_size
-        if size > _MAX_BYTES:
-            raise DataError(f"{path}: {size} bytes are more than the limit of {_MAX_BYTES}; split the data set")
+        if size > MAX_BYTES:
+            raise DataError(f"{path}: {size} bytes are more than the limit of {MAX_BYTES}; split the data set")
         return path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
@@ -88,7 +88,7 @@ def _parse(path: Path, text: str, *, careful: bool) -> Any:
 
 
 @contextmanager
-def _collector_paused() -> Generator[None]:
+def collector_paused() -> Generator[None]:
     """Else the garbage collector walks millions of new records over and over, and parsing takes twice as long."""
     was_enabled = gc.isenabled()
     gc.disable()

@@ -4,7 +4,8 @@ The whole column is checked at once; single records are looked at only when that
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -21,18 +22,22 @@ _LARGEST = 1e9
 _Record = dict[str, Any]
 
 
+Kind = Literal["image", "annotation", "category"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
+class _Table(ABC):
     """The records of one kind, and the file they come from."""
 
     source: Path
-    kind: Literal["image", "annotation", "category"]
-    rows: list[_Record]
+    kind: Kind
 
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
     def name(self, position: int) -> str:
         """A record as an error names it: by its id where it has one."""
-        record_id = self.rows[position].get("id")
-        return f"{self.kind} {record_id!r}" if record_id is not None else f"{self.kind} at position {position}"
 
     def error(self, position: int, problem: str) -> DataError:
         return DataError(f"{self.source}: {self.name(position)}: {problem}")
@@ -41,7 +46,50 @@ class Table:
         return Finding(what=what, count=len(positions), first=tuple(self.name(int(p)) for p in positions[:_FIRST]))
 
 
-def table(source: Path, tree: _Record, kind: Literal["image", "annotation", "category"]) -> Table:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordTable(_Table):
+    """Records as they stand in the file, of whatever values."""
+
+    rows: list[_Record]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def name(self, position: int) -> str:
+        record_id = self.rows[position].get("id")
+        return f"{self.kind} {record_id!r}" if record_id is not None else f"{self.kind} at position {position}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnTable(_Table):
+    """Records that need no repair, by key; `names` is the only key of texts.
+
+    Every value is what the functions below would make of the records, and these functions hand it out.
+    """
+
+    columns: Mapping[str, NDArray[Any]]
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.columns["id"])
+
+    def name(self, position: int) -> str:
+        return f"{self.kind} {int(self.columns['id'][position])}"
+
+
+Table = RecordTable | ColumnTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """What stands in a COCO file."""
+
+    images: Table
+    annotations: Table
+    categories: Table
+
+
+def table(source: Path, tree: _Record, kind: Kind) -> RecordTable:
     """The list of records under its COCO key."""
     key = {"image": "images", "annotation": "annotations", "category": "categories"}[kind]
     if key not in tree:
@@ -52,11 +100,13 @@ def table(source: Path, tree: _Record, kind: Literal["image", "annotation", "cat
     if set(map(type, rows)) - {dict}:
         position, row = next((p, row) for p, row in enumerate(rows) if not isinstance(row, dict))
         raise DataError(f"{source}: {key!r}: entry {position} must be a record, found {_kind(row)}; correct it")
-    return Table(source=source, kind=kind, rows=rows)
+    return RecordTable(source=source, kind=kind, rows=rows)
 
 
 def whole_numbers(rows: Table, key: str) -> tuple[NDArray[np.int64], list[int]]:
     """A column of ids, and the positions where a string or a float had to be read as one."""
+    if isinstance(rows, ColumnTable):
+        return rows.columns[key], []
     values: list[Any] = [row.get(key) for row in rows.rows]
     repaired: list[int] = []
     if set(map(type, values)) - {int}:
@@ -71,7 +121,7 @@ def whole_numbers(rows: Table, key: str) -> tuple[NDArray[np.int64], list[int]]:
         raise rows.error(position, f"{key} {values[position]} needs more than 64 bits; renumber it") from None
 
 
-def _whole(rows: Table, position: int, key: str, value: object) -> int:
+def _whole(rows: RecordTable, position: int, key: str, value: object) -> int:
     number = value
     if isinstance(number, str):
         try:
@@ -87,6 +137,8 @@ def _whole(rows: Table, position: int, key: str, value: object) -> int:
 
 def sizes(rows: Table) -> tuple[NDArray[np.int64], list[int], list[int]]:
     """Heights and widths [I, 2] with zero for an unknown one, and the positions repaired and unknown."""
+    if isinstance(rows, ColumnTable):
+        return rows.columns["size_hw"], [], []
     pairs: list[tuple[Any, Any]] = [(row.get("height"), row.get("width")) for row in rows.rows]
     repaired: list[int] = []
     unknown: list[int] = []
@@ -103,7 +155,7 @@ def sizes(rows: Table) -> tuple[NDArray[np.int64], list[int], list[int]]:
     return np.array(pairs, np.int64).reshape(-1, 2), repaired, unknown
 
 
-def _side(rows: Table, position: int, value: object) -> int:
+def _side(rows: RecordTable, position: int, value: object) -> int:
     if value is None:
         return 0
     try:
@@ -117,6 +169,8 @@ def _side(rows: Table, position: int, value: object) -> int:
 
 def boxes_xywh(rows: Table) -> tuple[NDArray[np.float64], list[int]]:
     """The `bbox` column [T, 4], and the positions whose numbers were written as strings."""
+    if isinstance(rows, ColumnTable):
+        return rows.columns["bbox"], []
     values: list[Any] = [row.get("bbox") for row in rows.rows]
     repaired: list[int] = []
     if not _are_plain_boxes(values):
@@ -142,7 +196,7 @@ def _are_plain_boxes(values: list[Any]) -> bool:
     )
 
 
-def _box(rows: Table, position: int, value: Any) -> tuple[list[float], bool]:
+def _box(rows: RecordTable, position: int, value: Any) -> tuple[list[float], bool]:
     if not isinstance(value, list) or len(cast("list[Any]", value)) != 4:
         raise rows.error(
             position, f"bbox must be [x, y, width, height], found {_kind(cast('object', value))}; correct or remove it"
@@ -151,7 +205,7 @@ def _box(rows: Table, position: int, value: Any) -> tuple[list[float], bool]:
     return [_number(rows, position, side) for side in sides], any(type(side) is str for side in sides)
 
 
-def _number(rows: Table, position: int, side: object) -> float:
+def _number(rows: RecordTable, position: int, side: object) -> float:
     if isinstance(side, int | float | str) and not isinstance(side, bool):
         try:
             return float(side)
@@ -164,6 +218,8 @@ def _number(rows: Table, position: int, side: object) -> float:
 
 def crowd_flags(rows: Table) -> tuple[NDArray[np.bool_], list[int]]:
     """The `iscrowd` column, missing meaning 0, and the positions where a true or false stood."""
+    if isinstance(rows, ColumnTable):
+        return rows.columns["iscrowd"], []
     values = [row.get("iscrowd", 0) for row in rows.rows]
     kinds = set(map(type, values))
     repaired: list[int] = []
@@ -178,13 +234,40 @@ def crowd_flags(rows: Table) -> tuple[NDArray[np.bool_], list[int]]:
 
 def texts(rows: Table, key: str) -> list[str]:
     """A column of names that can be written as UTF-8; empty ones are refused."""
+    if isinstance(rows, ColumnTable):
+        return rows.names
     values = [row.get(key) for row in rows.rows]
     for position, value in enumerate(values):
         if not isinstance(value, str) or not value.strip():
             raise rows.error(position, f"{key} must be a name, found {_kind(value)}; correct it")
-        if "\0" in value or not _is_utf8(value):
+        if not is_plain_name(value):
             raise rows.error(position, f"{key} {value!r} holds a character that no name may have; correct it")
     return [value for value in values if isinstance(value, str)]
+
+
+def is_plain_name(text: str) -> bool:
+    """Whether it can be a name in a file: neither empty nor with a character that UTF-8 or a path cannot hold."""
+    return bool(text.strip()) and "\0" not in text and _is_utf8(text)
+
+
+def areas(rows: Table) -> NDArray[np.float64]:
+    """The `area` column, NaN where a record states none."""
+    if isinstance(rows, ColumnTable):
+        return rows.columns["area"]
+    values = [row.get("area") for row in rows.rows]
+    for position, value in enumerate(values):
+        if value is not None and not _is_finite(value):
+            raise rows.error(position, f"area {value!r} must be a finite number; correct or remove it")
+    return np.array([math.nan if value is None else float(value) for value in values], np.float64)
+
+
+def repeated_ids(rows: Table) -> tuple[int, int]:
+    """How many records have the id 0 or none, and how many the id of an earlier one."""
+    if isinstance(rows, ColumnTable):
+        ids = rows.columns["id"]
+        return int((ids == 0).sum()), len(ids) - len(np.unique(ids))
+    values = [row.get("id") for row in rows.rows]
+    return values.count(0) + values.count(None), len(values) - len(set(map(str, values)))
 
 
 def refuse_repeated(rows: Table, key: str, values: Sequence[Hashable]) -> None:
@@ -197,6 +280,15 @@ def refuse_repeated(rows: Table, key: str, values: Sequence[Hashable]) -> None:
             where = f"positions {first[value]} and {position}"
             raise DataError(f"{rows.source}: {rows.kind} {key} {value!r} stands twice, at {where}; make it unique")
         first[value] = position
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False
 
 
 def _is_utf8(text: str) -> bool:

@@ -1,27 +1,22 @@
-"""The COCO numbers, computed by pycocotools, behind checks for the input that it scores wrong in silence.
+"""The COCO numbers, behind checks for the input that pycocotools scores wrong in silence.
 
 Equal scores are ranked by image id, then by the order of the results.
 """
 
-import contextlib
-import io
-import math
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from detector.data import coco as coco_file
 from detector.data import records
 from detector.data.records import Table
 from detector.errors import DataError
-from detector.evaluate.results import Results, check_values, is_number
+from detector.evaluate import engines
+from detector.evaluate.engines import Curves, Engine, Objects
+from detector.evaluate.results import Results, check_values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,16 +63,22 @@ class Scores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Truth:
-    """A private copy of the ground truth, with all that pycocotools reads."""
+    """A private copy of the ground truth."""
 
-    image_ids: list[int]
-    categories: tuple[tuple[int, str], ...]  # (id, name), by id
-    annotations: list[dict[str, Any]]
+    image_ids: NDArray[np.int64]  # ascending
+    category_ids: NDArray[np.int64]  # ascending
+    names: tuple[str, ...]  # of the categories
+    objects: Objects
     notes: tuple[str, ...]
 
 
-def score(ground_truth: Path, results: Results | Path) -> Scores:
+def score(ground_truth: Path, results: Results | Path, *, engine: Engine = "hotcoco") -> Scores:
     """Score detections of all images of a COCO file; an image without detections counts its objects as missed.
+
+    Args:
+        ground_truth: The COCO file.
+        results: Detections, or a file of them.
+        engine: Who computes; the numbers are the same.
 
     Raises:
         DataError: a file is damaged, or a detection names an image or category the ground truth has not.
@@ -88,42 +89,22 @@ def score(ground_truth: Path, results: Results | Path) -> Scores:
         results = Results.read(results)
     check_values(results, source=source)
     truth = _read_truth(ground_truth)
-    category_ids = [category_id for category_id, _ in truth.categories]
-    _check_ids(results.image_ids, truth.image_ids, "image_id", source=source, ground_truth=ground_truth)
-    _check_ids(results.category_ids, category_ids, "category_id", source=source, ground_truth=ground_truth)
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(_index(truth, truth.annotations), _index(truth, _detections(results)), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return _scores(evaluation, truth, num_detections=len(results))
+    by_row = Results(
+        image_ids=_rows(results.image_ids, truth.image_ids, "image_id", source=source, ground_truth=ground_truth),
+        category_ids=_rows(
+            results.category_ids, truth.category_ids, "category_id", source=source, ground_truth=ground_truth
+        ),
+        boxes_xywh=results.boxes_xywh,
+        scores=results.scores,
+    )
+    return _scores(engines.curves(engine, truth.objects, by_row), truth, num_detections=len(results))
 
 
-def _index(truth: _Truth, annotations: list[dict[str, Any]]) -> COCO:
-    coco = COCO()
-    dataset: dict[str, Any] = {
-        "images": [{"id": image_id} for image_id in truth.image_ids],
-        "categories": [{"id": category_id, "name": name} for category_id, name in truth.categories],
-        "annotations": annotations,
-    }
-    coco.dataset = dataset  # pyright: ignore[reportAttributeAccessIssue] - inferred from its empty start
-    coco.createIndex()
-    return coco
-
-
-def _detections(results: Results) -> list[dict[str, Any]]:
-    """Records as `COCO.loadRes` makes them, which itself fails on an empty list."""
-    return [
-        {**record, "id": number, "area": record["bbox"][2] * record["bbox"][3], "iscrowd": 0}
-        for number, record in enumerate(results.to_coco_json(), start=1)
-    ]
-
-
-def _scores(evaluation: COCOeval, truth: _Truth, *, num_detections: int) -> Scores:
-    ap, ap50, ap75, ap_s, ap_m, ap_l, ar_1, ar_10, ar_100, ar_s, ar_m, ar_l = (float(x) for x in evaluation.stats)
-    # [IoU threshold, recall, class], at all sizes and 100 detections
-    precision: NDArray[np.float64] = evaluation.eval["precision"][:, :, :, 0, 2]
-    objects = Counter(record["category_id"] for record in truth.annotations if not record["iscrowd"])
+def _scores(curves: Curves, truth: _Truth, *, num_detections: int) -> Scores:
+    ap, ap50, ap75, ap_s, ap_m, ap_l, ar_1, ar_10, ar_100, ar_s, ar_m, ar_l = curves.twelve()
+    precision = curves.precision[:, :, :, 0, 2]  # [IoU threshold, recall, class], at all sizes and 100 detections
+    real = truth.objects.class_rows[~truth.objects.is_crowd]
+    counts = np.bincount(real, minlength=len(truth.names)).tolist()
     return Scores(
         ap=ap,
         ap50=ap50,
@@ -140,12 +121,12 @@ def _scores(evaluation: COCOeval, truth: _Truth, *, num_detections: int) -> Scor
         per_class=tuple(
             ClassScore(
                 name=name,
-                category_id=category_id,
-                ap=_mean(precision[:, :, k]),
-                ap50=_mean(precision[0, :, k]),
-                num_objects=objects[category_id],
+                category_id=int(truth.category_ids[k]),
+                ap=engines.known_mean(precision[:, :, k]),
+                ap50=engines.known_mean(precision[0, :, k]),
+                num_objects=counts[k],
             )
-            for k, (category_id, name) in enumerate(truth.categories)
+            for k, name in enumerate(truth.names)
         ),
         num_images=len(truth.image_ids),
         num_detections=num_detections,
@@ -153,19 +134,26 @@ def _scores(evaluation: COCOeval, truth: _Truth, *, num_detections: int) -> Scor
     )
 
 
-def _mean(precision: NDArray[np.float64]) -> float:
-    known = precision[precision > -1]
-    return float(known.mean()) if known.size else -1.0
-
-
-def _check_ids(column: NDArray[np.int64], known: Sequence[int], key: str, *, source: str, ground_truth: Path) -> None:
-    unknown = sorted(set(column.tolist()) - set(known))
-    if unknown:
+def _rows(
+    column: NDArray[np.int64], known: NDArray[np.int64], key: str, *, source: str, ground_truth: Path
+) -> NDArray[np.int64]:
+    """The place of every id among the known ones."""
+    rows, is_known = _places(column, known)
+    if not is_known.all():
+        unknown = np.unique(column[~is_known])
         record = int(np.argmax(column == unknown[0]))
         raise DataError(
-            f"{source}: record {record}: {key} {unknown[0]} is not in {ground_truth}, which has {_some(known)} "
-            f"({len(unknown)} unknown in all); score against the file the predictions were made for"
+            f"{source}: record {record}: {key} {unknown[0]} is not in {ground_truth}, "
+            f"which has {_some(known.tolist())} ({len(unknown)} unknown in all); "
+            "score against the file the predictions were made for"
         )
+    return rows
+
+
+def _places(wanted: NDArray[np.int64], known: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Where each wanted id stands among the known ones, which ascend and are not empty, and whether it does."""
+    places = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+    return places, known[places] == wanted
 
 
 def _some(ids: Iterable[int]) -> str:
@@ -174,71 +162,77 @@ def _some(ids: Iterable[int]) -> str:
 
 
 def _read_truth(path: Path) -> _Truth:
-    tree = coco_file.read_json(path)
-    images, annotations, categories = (records.table(path, tree, kind) for kind in ("image", "annotation", "category"))
-    image_ids = _unique_ids(images)
-    category_ids = _unique_ids(categories)
-    names = records.texts(categories, "name")
-    objects, notes = _objects(annotations, image_ids, category_ids)
-    if not any(not annotation["iscrowd"] for annotation in objects):
+    tables = coco_file.read_tables(path)
+    image_ids = _unique_ids(tables.images)
+    category_ids = _unique_ids(tables.categories)
+    names = records.texts(tables.categories, "name")
+    order = np.argsort(category_ids)
+    image_ids, category_ids = np.sort(image_ids), category_ids[order]
+    objects, notes = _objects(tables.annotations, image_ids, category_ids)
+    if objects.is_crowd.all():
         notes.append("the ground truth has no object, so every score is -1")
     return _Truth(
         image_ids=image_ids,
-        categories=tuple(sorted(zip(category_ids, names, strict=True))),
-        annotations=objects,
+        category_ids=category_ids,
+        names=tuple(names[place] for place in order.tolist()),
+        objects=objects,
         notes=tuple(notes),
     )
 
 
-def _unique_ids(rows: Table) -> list[int]:
-    if not rows.rows:
+def _unique_ids(rows: Table) -> NDArray[np.int64]:
+    if not len(rows):
         raise DataError(f"{rows.source}: lists no {rows.kind}, so nothing can be scored; export it again")
-    ids = records.whole_numbers(rows, "id")[0].tolist()
-    records.refuse_repeated(rows, "id", ids)
+    ids = records.whole_numbers(rows, "id")[0]
+    records.refuse_repeated(rows, "id", ids.tolist())
     return ids
 
 
-def _objects(
-    rows: Table, image_ids: Sequence[int], category_ids: Sequence[int]
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Records with all that pycocotools reads, and notes on what was repaired.
-
-    The ids are always ours, 1, 2, ...: pycocotools takes id 0 for "no match" and reads one of two annotations of equal
-    id twice.
-    """
-    images = records.whole_numbers(rows, "image_id")[0].tolist()
-    categories = records.whole_numbers(rows, "category_id")[0].tolist()
-    boxes = records.boxes_xywh(rows)[0].tolist()
-    crowd = records.crowd_flags(rows)[0].tolist()
-    areas = [_area(rows, position, box) for position, box in enumerate(boxes)]
-    known_images, known_categories = set(image_ids), set(category_ids)
-    objects: list[dict[str, Any]] = []
-    for position, (image, category, box, area, is_crowd) in enumerate(
-        zip(images, categories, boxes, areas, crowd, strict=True)
-    ):
-        if category not in known_categories:
-            raise rows.error(position, f"category_id {category} is none of {_some(known_categories)}; add the category")
-        if min(box[2:]) < 0:
-            raise rows.error(position, f"bbox {box} has a negative side; write [x, y, width, height], not two corners")
-        if image in known_images:
-            record = {"image_id": image, "category_id": category, "bbox": box, "area": area, "iscrowd": int(is_crowd)}
-            objects.append({"id": len(objects) + 1, **record})
-    ids = [row.get("id") for row in rows.rows]
+def _objects(rows: Table, image_ids: NDArray[np.int64], category_ids: NDArray[np.int64]) -> tuple[Objects, list[str]]:
+    """What the engines are given, and notes on what was repaired."""
+    images, in_file = _places(records.whole_numbers(rows, "image_id")[0], image_ids)
+    wanted = records.whole_numbers(rows, "category_id")[0]
+    classes, has_class = _places(wanted, category_ids)
+    boxes = records.boxes_xywh(rows)[0]
+    is_crowd = records.crowd_flags(rows)[0]
+    areas = records.areas(rows)
+    _refuse_first(rows, wanted, has_class, boxes, category_ids)
+    without_area = np.isnan(areas)
+    objects = Objects(
+        num_images=len(image_ids),
+        num_classes=len(category_ids),
+        image_rows=images[in_file],
+        class_rows=classes[in_file],
+        boxes_xywh=boxes[in_file],
+        areas=np.where(without_area, boxes[:, 2] * boxes[:, 3], areas)[in_file],
+        is_crowd=is_crowd[in_file],
+    )
+    without_id, repeated = records.repeated_ids(rows)
     return objects, [
-        *_note(len(boxes) - len(objects), "annotations name an image that the file does not list; left out"),
-        *_note(sum(row.get("area") is None for row in rows.rows), "annotations state no area; width * height taken"),
-        *_note(ids.count(0) + ids.count(None), "annotations have the id 0 or none; numbered anew for scoring"),
-        *_note(len(ids) - len(set(map(str, ids))), "annotations repeat the id of another; numbered anew for scoring"),
+        *_note(int((~in_file).sum()), "annotations name an image that the file does not list; left out"),
+        *_note(int(without_area.sum()), "annotations state no area; width * height taken"),
+        *_note(without_id, "annotations have the id 0 or none; numbered anew for scoring"),
+        *_note(repeated, "annotations repeat the id of another; numbered anew for scoring"),
     ]
 
 
-def _area(rows: Table, position: int, box: Sequence[float]) -> float:
-    area = rows.rows[position].get("area")
-    if area is None:
-        return box[2] * box[3]
-    if not is_number(area) or not math.isfinite(area):
-        raise rows.error(position, f"area {area!r} must be a finite number; correct or remove it")
-    return float(area)
+def _refuse_first(
+    rows: Table,
+    wanted: NDArray[np.int64],
+    has_class: NDArray[np.bool_],
+    boxes: NDArray[np.float64],
+    category_ids: NDArray[np.int64],
+) -> None:
+    """Raise for the first record of an unknown category, or with a side below zero."""
+    wrong = np.flatnonzero(~has_class | (boxes[:, 2:] < 0).any(axis=1))
+    if not wrong.size:
+        return
+    first = int(wrong[0])
+    if not has_class[first]:
+        known = _some(category_ids.tolist())
+        raise rows.error(first, f"category_id {wanted[first]} is none of {known}; add the category")
+    box = boxes[first].tolist()
+    raise rows.error(first, f"bbox {box} has a negative side; write [x, y, width, height], not two corners")
 
 
 def _note(count: int, text: str) -> list[str]:

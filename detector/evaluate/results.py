@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector import files
-from detector.data import json_file
+from detector.data import fast_tables, json_file
 from detector.errors import DataError
 
 _KEYS: Final = ("image_id", "category_id", "bbox", "score")
@@ -52,6 +52,16 @@ class Results:
         Raises:
             DataError: the file is no list of detections, or a record has a value that would be scored wrong.
         """
+        fast = fast_tables.read_detections(path)
+        if fast is not None:
+            results = cls(
+                image_ids=fast.image_ids,
+                category_ids=fast.category_ids,
+                boxes_xywh=fast.boxes_xywh,
+                scores=fast.scores,
+            )
+            check_values(results, source=str(path))
+            return results
         content = json_file.read(path)
         if not isinstance(content, list):
             raise DataError(
@@ -110,11 +120,11 @@ def _check_record(record: Any, *, where: str) -> None:
             raise DataError(f"{where}: {key} {value!r} must be a whole number, as in the ground truth")
     if not _is_four_numbers(entry["bbox"]):
         raise DataError(f"{where}: bbox {entry['bbox']!r} must be four numbers [x, y, width, height]")
-    if not is_number(entry["score"]):
+    if not _is_number(entry["score"]):
         raise DataError(f"{where}: score {entry['score']!r} must be a number between 0 and 1")
 
 
-def is_number(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     """Whether JSON's `value` is a number that float64 holds; infinity and NaN count."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
@@ -129,7 +139,7 @@ def _is_four_numbers(value: Any) -> bool:
     if not isinstance(value, list):
         return False
     sides = cast("list[Any]", value)
-    return len(sides) == 4 and all(map(is_number, sides))
+    return len(sides) == 4 and all(map(_is_number, sides))
 
 
 def _kind(value: Any) -> str:

@@ -14,6 +14,7 @@ from detector.evaluate import coco as coco_scores
 from detector.evaluate import collect, text
 from detector.evaluate.coco import Scores
 from detector.evaluate.collect import Found
+from detector.evaluate.engines import Engine
 from detector.evaluate.results import Results
 from detector.model import device as devices
 from detector.model import inference, model_file, precision
@@ -36,7 +37,15 @@ class EvalOutcome:
     """Why, for each image that could not be read; its objects count as missed."""
 
 
-def evaluate(checkpoints: Sequence[Path], data: DataPaths, *, split: str, out: Path | None, device: str) -> EvalOutcome:
+def evaluate(
+    checkpoints: Sequence[Path],
+    data: DataPaths,
+    *,
+    split: str,
+    out: Path | None,
+    device: str,
+    engine: Engine = "hotcoco",
+) -> EvalOutcome:
     """Score a model on a split, or several whose detections are fused; write detections as COCO results, and scores."""
     target = devices.resolve(device)
     found = data.split(split, advice=layout.FOR_EVAL)
@@ -53,7 +62,9 @@ def evaluate(checkpoints: Sequence[Path], data: DataPaths, *, split: str, out: P
         columns = coco.read(found.annotations, found.images, label_map=labels)
         unreadable: dict[str, None] = {}
         with progress.shown("scoring") as show:
-            scores, results = score(models, columns, lambda reason: unreadable.update({reason: None}), show)
+            scores, results = score(
+                models, columns, lambda reason: unreadable.update({reason: None}), show, engine=engine
+            )
         _write(folder, scores, results)
     return EvalOutcome(
         scores=scores,
@@ -63,9 +74,9 @@ def evaluate(checkpoints: Sequence[Path], data: DataPaths, *, split: str, out: P
     )
 
 
-def evaluate_files(ground_truth: Path, predictions: Path) -> Scores:
+def evaluate_files(ground_truth: Path, predictions: Path, *, engine: Engine = "hotcoco") -> Scores:
     """Score a COCO results file against a COCO annotation file; no model is involved."""
-    return coco_scores.score(ground_truth, predictions)
+    return coco_scores.score(ground_truth, predictions, engine=engine)
 
 
 def score(
@@ -73,12 +84,14 @@ def score(
     columns: Columns,
     on_unreadable: Callable[[str], None],
     show: Callable[[int, int], None] | None = None,
+    *,
+    engine: Engine = "hotcoco",
 ) -> tuple[Scores, Results]:
     """Scores and detections of a model on a split, or of several together; the columns have the label map of all."""
     of_each = [_found(model, columns, on_unreadable) for model in models]
     found = of_each[0] if len(models) == 1 else _fused(models, columns, of_each)
     results = collect.results(found, columns, progress=show)
-    return coco_scores.score(columns.annotations, results), results
+    return coco_scores.score(columns.annotations, results, engine=engine), results
 
 
 def _found(model: TrainedModel, columns: Columns, on_unreadable: Callable[[str], None]) -> Iterator[Found]:

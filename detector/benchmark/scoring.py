@@ -1,0 +1,82 @@
+"""Scoring two COCO files, reading included: this package beside pycocotools as its documentation has it."""
+
+import contextlib
+import dataclasses
+import io
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from detector.benchmark import coco_files, rivals
+from detector.benchmark.rivals import Measured, Report
+from detector.evaluate import coco, engines
+
+NUM_IMAGES = 5_000  # as COCO's val2017
+NUM_OBJECTS = 37_000
+NUM_DETECTIONS = 500_000
+WAYS = ("detector", "pycocotools")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What is measured."""
+
+    num_images: int = NUM_IMAGES
+    num_objects: int = NUM_OBJECTS
+    num_detections: int = NUM_DETECTIONS
+    rounds: int = 5
+
+
+def measure(settings: Settings, say: Callable[[str], None]) -> Report:
+    """Run the benchmark; `say` is told what goes on."""
+    with tempfile.TemporaryDirectory() as folder:
+        truth_path, results_path = Path(folder, "truth.json"), Path(folder, "results.json")
+        say("writing the files")
+        truth = coco_files.write_truth(truth_path, num_images=settings.num_images, num_objects=settings.num_objects)
+        coco_files.write_detections(results_path, truth, num_detections=settings.num_detections)
+        return rivals.compare(
+            "scores of two files, and the twelve numbers and the AP of every class to be equal to the last bit",
+            dataclasses.asdict(settings),
+            lambda way: rivals.run_child(__spec__.name, [way, str(truth_path), str(results_path)]),
+            ways=WAYS,
+            reference="pycocotools",
+            rounds=settings.rounds,
+            say=say,
+        )
+
+
+def run(way: str, truth: Path, results: Path) -> Measured:
+    """One way, in this process."""
+    if way == "detector":
+        scores, seconds, peak = rivals.in_this_process(lambda: coco.score(truth, results))
+        found = _found(list(scores.twelve()), [entry.ap for entry in scores.per_class])
+    else:
+        evaluation, seconds, peak = rivals.in_this_process(lambda: _by_pycocotools(truth, results))
+        precision = evaluation.eval["precision"][:, :, :, 0, 2]
+        per_class = [engines.known_mean(precision[:, :, k]) for k in range(precision.shape[2])]
+        found = _found(evaluation.stats.tolist(), per_class)
+    return Measured(seconds=seconds, peak_bytes=peak, found=found)
+
+
+def _found(twelve: list[float], per_class: list[float]) -> dict[str, Any]:
+    return {"twelve": twelve, "per_class": per_class}
+
+
+def _by_pycocotools(truth: Path, results: Path) -> COCOeval:
+    with contextlib.redirect_stdout(io.StringIO()):
+        objects = COCO(str(truth))
+        evaluation = COCOeval(objects, objects.loadRes(str(results)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+if __name__ == "__main__":
+    rivals.print_measured(run(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])))
