@@ -112,8 +112,10 @@ def _annotations(rng: np.random.Generator, truth: Truth, *, polygons: bool) -> I
     angles = np.linspace(0, 2 * np.pi, _CORNERS, endpoint=False)
     circle = np.stack([np.cos(angles), np.sin(angles)], axis=1) / 2 + 0.5
     for number, (is_crowd, area, image, box, category) in enumerate(rows, start=1):
-        outline = np.round(circle * box[2:] + box[:2], 2).ravel().tolist() if polygons else None
-        segmentation = "" if outline is None else f'"segmentation": [{outline}], '
+        segmentation = ""
+        if polygons:
+            outline: list[float] = np.round(circle * box[2:] + box[:2], 2).ravel().tolist()
+            segmentation = f'"segmentation": [{outline}], '
         yield (
             f'{{{segmentation}"area": {area}, "iscrowd": {is_crowd}, "image_id": {image}, "bbox": {box}, '
             f'"category_id": {category}, "id": {number}}}'

@@ -59,12 +59,8 @@ def measure(settings: Settings, say: Callable[[str], None]) -> Report:
 def run(way: str, path: Path, images: Path) -> Measured:
     """One way, in this process."""
     if way == "detector":
-        columns, seconds, peak = rivals.in_this_process(lambda: coco.read(path, images))
-        found = _of_columns(columns)
-    else:
-        index, seconds, peak = rivals.in_this_process(lambda: _by_pycocotools(path))
-        found = _of_index(index)
-    return Measured(seconds=seconds, peak_bytes=peak, found=found)
+        return rivals.measured(lambda: coco.read(path, images), _of_columns)
+    return rivals.measured(lambda: _by_pycocotools(path), _of_index)
 
 
 def _by_pycocotools(path: Path) -> COCO:
@@ -81,7 +77,7 @@ def _of_columns(columns: Columns) -> dict[str, Any]:
 def _of_index(index: COCO) -> dict[str, Any]:
     """The same of pycocotools' records: images in the order of the file, classes by id, boxes as corners."""
     ids = [image["id"] for image in index.dataset["images"]]
-    of_each: list[list[dict[str, Any]]] = [index.imgToAnns[image_id] for image_id in ids]
+    of_each = [index.imgToAnns[image_id] for image_id in ids]
     objects = [one for some in of_each for one in some]
     xywh = np.array([one["bbox"] for one in objects], np.float64).reshape(-1, 4)
     corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)

@@ -30,6 +30,7 @@ class Measured:
     """One run of one way."""
 
     seconds: float
+    cpu_seconds: float  # of all threads
     peak_bytes: int | None
     """By how much the process grew at its largest; None where the system does not say."""
     found: Mapping[str, Any]
@@ -43,6 +44,8 @@ class WayResult:
     seconds: Spread
     peak_bytes: int | None  # median of the rounds
     speed_up: Spread  # how many times as fast as the reference of the same round
+    cpu_seconds: Spread  # less disturbed by other work on the machine
+    cpu_speed_up: Spread
     memory_share: float | None  # of the reference
     is_equal: bool
     largest_difference: float  # of any number found, from the reference
@@ -59,13 +62,14 @@ class Report:
     ways: Mapping[str, WayResult]
 
 
-def in_this_process(work: Callable[[], Made]) -> tuple[Made, float, int | None]:
-    """Do it, and return what was made, the seconds, and the growth of memory at its largest."""
+def measured(work: Callable[[], Made], describe: Callable[[Made], Mapping[str, Any]]) -> Measured:
+    """Do the work, and only then describe what it made."""
     before = _forget_peak()
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     made = work()
-    seconds = time.perf_counter() - start
-    return made, seconds, None if before is None else _status_bytes("VmHWM") - before
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+    peak = None if before is None else _status_bytes("VmHWM") - before
+    return Measured(seconds=seconds, cpu_seconds=cpu_seconds, peak_bytes=peak, found=describe(made))
 
 
 def _forget_peak() -> int | None:
@@ -100,8 +104,8 @@ def run_child(module: str, arguments: Sequence[str]) -> Measured:
     return Measured(**json.loads(done.stdout))
 
 
-def print_measured(measured: Measured) -> None:
-    sys.stdout.write(json.dumps(dataclasses.asdict(measured)) + "\n")
+def print_measured(one: Measured) -> None:
+    sys.stdout.write(json.dumps(dataclasses.asdict(one)) + "\n")
 
 
 def compare(
@@ -116,20 +120,19 @@ def compare(
 ) -> Report:
     """Run every way once a round; each round begins with another way, so that none is always the first."""
     environment = Environment.here(torch.device("cpu"))
-    measured: dict[str, list[Measured]] = {way: [] for way in ways}
+    runs: dict[str, list[Measured]] = {way: [] for way in ways}
     for i in range(rounds):
         shift = i % len(ways)
         for way in (*ways[shift:], *ways[:shift]):
             one = run(way)
-            measured[way].append(one)
+            runs[way].append(one)
             say(f"round {i + 1} of {rounds}: {way}: {one.seconds:.2f} s")
-    base = measured[reference]
     return Report(
         environment=environment,
         what=what,
         settings=settings,
         reference=reference,
-        ways={way: _result(runs, base) for way, runs in measured.items()},
+        ways={way: _result(of_way, runs[reference]) for way, of_way in runs.items()},
     )
 
 
@@ -139,6 +142,8 @@ def _result(runs: Sequence[Measured], base: Sequence[Measured]) -> WayResult:
         seconds=Spread.of([run.seconds for run in runs]),
         peak_bytes=peak,
         speed_up=Spread.of([other.seconds / run.seconds for run, other in zip(runs, base, strict=True)]),
+        cpu_seconds=Spread.of([run.cpu_seconds for run in runs]),
+        cpu_speed_up=Spread.of([other.cpu_seconds / run.cpu_seconds for run, other in zip(runs, base, strict=True)]),
         memory_share=None if peak is None or not base_peak else peak / base_peak,
         is_equal=all(run.found == base[0].found for run in runs),
         largest_difference=max(difference(run.found, base[0].found) for run in runs),
@@ -152,11 +157,11 @@ def _median_peak(runs: Sequence[Measured]) -> int | None:
 
 def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> float:
     """The largest one between lists of numbers under the same key; other values count in `is_equal` alone."""
-    return max(
-        (abs(a - b) for key, values in wanted.items() if isinstance(values, list)
-         for a, b in zip(found[key], values, strict=True)),
-        default=0.0,
-    )  # fmt: skip
+    largest = 0.0
+    for key in (key for key, value in wanted.items() if isinstance(value, list)):
+        pairs: list[tuple[float, float]] = list(zip(found[key], wanted[key], strict=True))
+        largest = max([largest, *(abs(a - b) for a, b in pairs)])
+    return largest
 
 
 def as_json(report: Report) -> dict[str, object]:
@@ -171,15 +176,19 @@ def table(report: Report) -> str:
         f"{where.cpu}, load {where.load:.1f}, commit {where.commit or 'unknown'}",
         f"{report.what}: {numbers}",
         "",
-        f"{'':<14}{'s':>8}  {'times as fast':>22}  {'MiB':>7}  {'share':>6}  numbers",
+        f"{'':<12}{'s':>8}  {'times as fast':>22}{'CPU s':>8}  {'times as fast':>22}{'MiB':>7}{'share':>7}  numbers",
     ]
     return "\n".join([*lines, *(_line(way, result) for way, result in report.ways.items())])
 
 
 def _line(way: str, result: WayResult) -> str:
-    speed = result.speed_up
-    speed_text = f"{speed.median:.1f} ({speed.min:.1f}-{speed.max:.1f})"
     mib = "-" if result.peak_bytes is None else f"{result.peak_bytes / 2**20:.0f}"
     share = "-" if result.memory_share is None else f"{result.memory_share:.3f}"
     same = "equal" if result.is_equal else f"DIFFERENT, by up to {result.largest_difference:.1e}"
-    return f"{way:<14}{result.seconds.median:>8.2f}  {speed_text:>22}  {mib:>7}  {share:>6}  {same}"
+    wall = f"{result.seconds.median:>8.2f}  {_range(result.speed_up):>22}"
+    cpu = f"{result.cpu_seconds.median:>8.2f}  {_range(result.cpu_speed_up):>22}"
+    return f"{way:<12}{wall}{cpu}{mib:>7}{share:>7}  {same}"
+
+
+def _range(spread: Spread) -> str:
+    return f"{spread.median:.1f} ({spread.min:.1f}-{spread.max:.1f})"

@@ -16,6 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from detector.benchmark import coco_files, rivals
 from detector.benchmark.rivals import Measured, Report
 from detector.evaluate import coco, engines
+from detector.evaluate.coco import Scores
 
 NUM_IMAGES = 5_000  # as COCO's val2017
 NUM_OBJECTS = 37_000
@@ -54,18 +55,18 @@ def measure(settings: Settings, say: Callable[[str], None]) -> Report:
 def run(way: str, truth: Path, results: Path) -> Measured:
     """One way, in this process."""
     if way == "detector":
-        scores, seconds, peak = rivals.in_this_process(lambda: coco.score(truth, results))
-        found = _found(list(scores.twelve()), [entry.ap for entry in scores.per_class])
-    else:
-        evaluation, seconds, peak = rivals.in_this_process(lambda: _by_pycocotools(truth, results))
-        precision = evaluation.eval["precision"][:, :, :, 0, 2]
-        per_class = [engines.known_mean(precision[:, :, k]) for k in range(precision.shape[2])]
-        found = _found(evaluation.stats.tolist(), per_class)
-    return Measured(seconds=seconds, peak_bytes=peak, found=found)
+        return rivals.measured(lambda: coco.score(truth, results), _of_scores)
+    return rivals.measured(lambda: _by_pycocotools(truth, results), _of_evaluation)
 
 
-def _found(twelve: list[float], per_class: list[float]) -> dict[str, Any]:
-    return {"twelve": twelve, "per_class": per_class}
+def _of_scores(scores: Scores) -> dict[str, Any]:
+    return {"twelve": list(scores.twelve()), "per_class": [entry.ap for entry in scores.per_class]}
+
+
+def _of_evaluation(evaluation: COCOeval) -> dict[str, Any]:
+    precision = evaluation.eval["precision"][:, :, :, 0, 2]
+    per_class = [engines.known_mean(precision[:, :, k]) for k in range(precision.shape[2])]
+    return {"twelve": evaluation.stats.tolist(), "per_class": per_class}
 
 
 def _by_pycocotools(truth: Path, results: Path) -> COCOeval:

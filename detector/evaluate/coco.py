@@ -166,7 +166,7 @@ def _read_truth(path: Path) -> _Truth:
     image_ids = _unique_ids(tables.images)
     category_ids = _unique_ids(tables.categories)
     names = records.texts(tables.categories, "name")
-    order = np.argsort(category_ids)
+    order: list[int] = np.argsort(category_ids).tolist()
     image_ids, category_ids = np.sort(image_ids), category_ids[order]
     objects, notes = _objects(tables.annotations, image_ids, category_ids)
     if objects.is_crowd.all():
@@ -174,7 +174,7 @@ def _read_truth(path: Path) -> _Truth:
     return _Truth(
         image_ids=image_ids,
         category_ids=category_ids,
-        names=tuple(names[place] for place in order.tolist()),
+        names=tuple(names[place] for place in order),
         objects=objects,
         notes=tuple(notes),
     )

@@ -55,8 +55,8 @@ def test_an_option_of_another_benchmark_is_refused(
     assert says in capsys.readouterr().err
 
 
-def measured(seconds: float, found: dict[str, object], peak: int | None = 100) -> Measured:
-    return Measured(seconds=seconds, peak_bytes=peak, found=found)
+def made_up(seconds: float, found: dict[str, object], peak: int | None = 100) -> Measured:
+    return Measured(seconds=seconds, cpu_seconds=2 * seconds, peak_bytes=peak, found=found)
 
 
 def test_rounds_take_turns_and_a_difference_is_told() -> None:
@@ -64,28 +64,29 @@ def test_rounds_take_turns_and_a_difference_is_told() -> None:
 
     def run(way: str) -> Measured:
         order.append(way)
-        return measured(
+        return made_up(
             {"a": 1.0, "b": 4.0}[way], {"numbers": [0.5, 0.25 if way == "a" else 0.5]}, 50 if way == "a" else 200
         )
 
     report = rivals.compare("x", {}, run, ways=("a", "b"), reference="b", rounds=3, say=QUIET)
     assert order == ["a", "b", "b", "a", "a", "b"]
     a = report.ways["a"]
-    assert (a.speed_up.median, a.memory_share, a.is_equal, a.largest_difference) == (4, 0.25, False, 0.25)
+    assert (a.speed_up.median, a.cpu_speed_up.median) == (4, 4)
+    assert (a.memory_share, a.is_equal, a.largest_difference) == (0.25, False, 0.25)
     assert "DIFFERENT, by up to 2.5e-01" in rivals.table(report)
 
 
 def test_memory_that_is_not_known_is_left_out() -> None:
-    report = rivals.compare("x", {}, lambda _: measured(1, {}, None), ways=("a",), reference="a", rounds=1, say=QUIET)
+    report = rivals.compare("x", {}, lambda _: made_up(1, {}, None), ways=("a",), reference="a", rounds=1, say=QUIET)
     assert report.ways["a"].memory_share is None
     rivals.table(report)
 
 
 def test_growth_of_memory_is_seen() -> None:
-    made, seconds, peak = rivals.in_this_process(lambda: bytearray(b"x") * 2**26)
-    assert len(made) == 2**26
-    assert seconds > 0
-    assert peak is None or 2**26 <= peak < 2**27
+    one = rivals.measured(lambda: bytearray(b"x") * 2**26, lambda made: {"length": len(made)})
+    assert one.found == {"length": 2**26}
+    assert one.seconds > 0
+    assert one.peak_bytes is None or 0.9 * 2**26 <= one.peak_bytes < 2**27
 
 
 def test_a_child_that_fails_is_named() -> None:
