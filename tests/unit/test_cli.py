@@ -202,7 +202,7 @@ def test_eval_of_a_model(run: Run) -> None:
     assert cli.main(["eval", "m.safetensors", "cells", "--split", "val", "--out", "o"]) == 0
     name, (checkpoints, data), kwargs = run.only_call
     assert (name, checkpoints, data.folder) == ("evaluate", (Path("m.safetensors"),), Path("cells"))
-    assert kwargs == {"split": "val", "out": Path("o"), "device": "auto"}
+    assert kwargs == {"split": "val", "out": Path("o"), "device": "auto", "engine": "hotcoco"}
 
 
 def test_eval_and_predict_of_several_models(run: Run) -> None:
@@ -244,7 +244,13 @@ def test_eval_takes_a_file_instead_of_a_folder(run: Run) -> None:
 
 def test_eval_of_files(run: Run) -> None:
     assert cli.main(["eval", "--ground-truth", "gt.json", "--predictions", "dt.json"]) == 0
-    assert run.only_call == ("evaluate_files", (Path("gt.json"), Path("dt.json")), {})
+    assert run.only_call == ("evaluate_files", (Path("gt.json"), Path("dt.json")), {"engine": "hotcoco"})
+
+
+@pytest.mark.parametrize("argv", [["m.safetensors", "cells"], ["--ground-truth", "a.json", "--predictions", "b.json"]])
+def test_eval_by_pycocotools(run: Run, argv: list[str]) -> None:
+    assert cli.main(["eval", *argv, "--engine", "pycocotools"]) == 0
+    assert run.only_call[2]["engine"] == "pycocotools"
 
 
 def test_predict_takes_many_sources(run: Run) -> None:
