@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detector import cli, options
+from detector import benchmark_cli, cli, options
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
@@ -67,7 +67,7 @@ def parse(command: str, argv: list[str]) -> None:
         case "predict":
             options.parse_predict(argv)
         case "benchmark":
-            options.parse_benchmark(argv)
+            benchmark_cli.parse(argv)
         case _:
             raise AssertionError(f"no command {command}")
 

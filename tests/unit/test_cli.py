@@ -257,7 +257,8 @@ def test_predict_takes_many_sources(run: Run) -> None:
     assert cli.main(["predict", "m.safetensors", "a.jpg", "b/", "--score", "0.5", "--device", "cpu"]) == 0
     name, args, kwargs = run.only_call
     assert (name, args) == ("predict", ((Path("m.safetensors"),), ("a.jpg", "b/")))
-    assert kwargs == {"out": None, "score": 0.5, "device": "cpu"}
+    assert callable(kwargs.pop("say"))
+    assert kwargs == {"out": None, "score": 0.5, "device": "cpu", "compile_network": False}
 
 
 def test_split_defaults_to_test_and_score_to_the_models_own(run: Run) -> None:
