@@ -5,6 +5,7 @@ torch is imported when the words are understood, not before.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from tyro import conf
@@ -21,6 +22,7 @@ examples:
   detector benchmark heads --recipe small --batch-size 2 --image-size 320
   detector benchmark eval --num-images 500 --num-detections 50000
   detector benchmark read --polygons
+  detector benchmark all --docs docs
 """
 
 Say = Callable[[str], None]
@@ -49,6 +51,9 @@ class Train(_Common):
     compile: Compile = False
     device: Device = "auto"
 
+    def measure(self, say: Say) -> Answer:
+        return _networks(self, "train", say)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Infer(_Common):
@@ -58,6 +63,9 @@ class Infer(_Common):
     image_size: ImageSize = 640
     compile: Compile = False
     device: Device = "auto"
+
+    def measure(self, say: Say) -> Answer:
+        return _networks(self, "infer", say)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +80,19 @@ class Heads(_Common):
     image_size: ImageSize = 640
     device: Device = "auto"
 
+    def measure(self, say: Say) -> Answer:
+        from detector.benchmark import heads, text
+        from detector.model import device
+
+        settings = heads.Settings(
+            recipes=heads.RECIPES if self.recipe is None else (self.recipe,),
+            batch_size=self.batch_size,
+            image_size=self.image_size,
+            rounds=self.rounds,
+        )
+        report = heads.measure(settings, device.resolve(self.device), say)
+        return Answer(text=text.table(report), values=text.as_json(report))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluate(_Common):
@@ -84,6 +105,17 @@ class Evaluate(_Common):
     num_detections: Count = 500_000
     """Detections to score."""
 
+    def measure(self, say: Say) -> Answer:
+        from detector.benchmark import scoring
+
+        settings = scoring.Settings(
+            num_images=self.num_images,
+            num_objects=self.num_objects,
+            num_detections=self.num_detections,
+            rounds=self.rounds,
+        )
+        return _answer(scoring.measure(settings, say))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Read(_Common):
@@ -95,14 +127,138 @@ class Read(_Common):
     """Its objects."""
     polygons: Annotated[bool, conf.arg(help="Give every object a polygon.", help_behavior_hint="")] = False
 
+    def measure(self, say: Say) -> Answer:
+        from detector.benchmark import reading
 
-Command = Train | Infer | Heads | Evaluate | Read
+        settings = reading.Settings(
+            num_images=self.num_images,
+            num_objects=self.num_objects,
+            polygons=self.polygons,
+            rounds=self.rounds,
+        )
+        return _answer(reading.measure(settings, say))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operations:
+    """How many operations a step takes and how often the host must wait in it, beside torchvision's."""
+
+    batch_size: BatchSize = 16
+    as_json: AsJson = False
+    debug: Debug = False
+
+    def measure(self, say: Say) -> Answer:
+        from detector.benchmark import counting
+
+        report = counting.measure(counting.Settings(batch_size=self.batch_size), say)
+        return Answer(text=counting.table(report), values=counting.as_json(report))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load(_Common):
+    """The decoding, resizing and stacking of JPEG files on one core, beside Pillow and torchvision v2."""
+
+    folder: Annotated[Path | None, options.shown("DATA", "(default: generated pictures)")] = None
+    """Data set whose training images are loaded."""
+    image_size: ImageSize = 640
+
+    def measure(self, say: Say) -> Answer:
+        from detector.benchmark import load
+
+        settings = load.Settings(folder=self.folder, image_size=self.image_size, rounds=self.rounds)
+        return _answer(load.measure(settings, say))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data(_Common):
+    """Training from files beside training from the same batches in memory."""
+
+    folder: Annotated[Path, conf.Positional, conf.arg(metavar="DATA")]
+    """A data set."""
+    steps: Count = 40
+    """Of each round."""
+    device: Device = "auto"
+
+    def measure(self, say: Say) -> Answer:
+        from detector.benchmark import data
+
+        settings = data.Settings(folder=self.folder, steps=self.steps, rounds=self.rounds, device=self.device)
+        return _answer(data.measure(settings, say))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Where the time of a step goes."""
+
+    batch_size: BatchSize = 4
+    image_size: ImageSize = 640
+    device: Device = "auto"
+    as_json: AsJson = False
+    debug: Debug = False
+
+    def measure(self, say: Say) -> Answer:
+        from detector.benchmark import profile
+        from detector.model import device
+
+        settings = profile.Settings(batch_size=self.batch_size, image_size=self.image_size)
+        report = profile.measure(settings, device.resolve(self.device), say)
+        return Answer(text=profile.table(report), values=profile.as_json(report))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Growth(_Common):
+    """How a training step grows with the batch, the image, the classes and the objects."""
+
+    plot: Annotated[Path | None, options.shown("FILE")] = None
+    """Picture to write."""
+    device: Device = "auto"
+
+    def measure(self, say: Say) -> Answer:
+        from detector.benchmark import growth
+        from detector.model import device
+
+        report = growth.measure(growth.Settings(rounds=self.rounds), device.resolve(self.device), say)
+        if self.plot is not None:
+            growth.draw(report, self.plot)
+        return Answer(text=growth.table(report), values=growth.as_json(report))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class All(_Common):
+    """Everything, and the page that shows it."""
+
+    data: Annotated[Path, conf.arg(metavar="DATA")] = Path("data/blood-cells")
+    """A data set of real images."""
+    docs: Annotated[Path | None, options.shown("DIR")] = None
+    """Folder with performance.md, whose tables are written anew."""
+    only: Annotated[tuple[str, ...], conf.UseAppendAction, options.shown("NAME")] = ()
+    """One of them (repeatable)."""
+    device: Device = "auto"
+
+    def measure(self, say: Say) -> Answer:
+        from detector.benchmark import everything
+        from detector.model import device
+
+        settings = everything.Settings(docs=self.docs, data=self.data, rounds=self.rounds, only=self.only)
+        shown = everything.measure(settings, device.resolve(self.device), say)
+        return Answer(
+            text="\n\n".join(f"{name}\n{one.text}" for name, one in shown.items()), values=everything.as_json(shown)
+        )
+
+
+Command = Train | Infer | Operations | Load | Data | Heads | Evaluate | Read | Profile | Growth | All
 _Forms = (
     Annotated[Train, conf.subcommand("train")]
     | Annotated[Infer, conf.subcommand("infer")]
+    | Annotated[Operations, conf.subcommand("operations")]
+    | Annotated[Load, conf.subcommand("load")]
+    | Annotated[Data, conf.subcommand("data")]
     | Annotated[Heads, conf.subcommand("heads")]
     | Annotated[Evaluate, conf.subcommand("eval")]
     | Annotated[Read, conf.subcommand("read")]
+    | Annotated[Profile, conf.subcommand("profile")]
+    | Annotated[Growth, conf.subcommand("growth")]
+    | Annotated[All, conf.subcommand("all")]
 )
 
 
@@ -118,74 +274,14 @@ def run(command: Command, say: Say) -> Answer:
         ConfigError: a number is below 1, or cannot be measured.
     """
     _require_counts(command)
-    match command:
-        case Train() | Infer():
-            return _networks(command, say)
-        case Heads():
-            return _heads(command, say)
-        case Evaluate():
-            return _evaluate(command, say)
-        case Read():
-            return _read(command, say)
+    return command.measure(say)
 
 
 def _require_counts(command: Command) -> None:
-    for name in ("rounds", "batch_size", "image_size", "num_images", "num_objects", "num_detections"):
+    for name in ("rounds", "batch_size", "image_size", "num_images", "num_objects", "num_detections", "steps"):
         value = getattr(command, name, 1)
         if value < 1:
             raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-
-
-def _networks(command: Train | Infer, say: Say) -> Answer:
-    from detector.benchmark import networks
-    from detector.model import device
-
-    settings = networks.Settings(
-        task="train" if isinstance(command, Train) else "infer",
-        batch_size=command.batch_size,
-        image_size=command.image_size,
-        rounds=command.rounds,
-        compile=command.compile,
-    )
-    return _answer(networks.measure(settings, device.resolve(command.device), say))
-
-
-def _heads(command: Heads, say: Say) -> Answer:
-    from detector.benchmark import heads, text
-    from detector.model import device
-
-    settings = heads.Settings(
-        recipes=heads.RECIPES if command.recipe is None else (command.recipe,),
-        batch_size=command.batch_size,
-        image_size=command.image_size,
-        rounds=command.rounds,
-    )
-    report = heads.measure(settings, device.resolve(command.device), say)
-    return Answer(text=text.table(report), values=text.as_json(report))
-
-
-def _evaluate(command: Evaluate, say: Say) -> Answer:
-    from detector.benchmark import scoring
-
-    settings = scoring.Settings(
-        num_images=command.num_images,
-        num_objects=command.num_objects,
-        num_detections=command.num_detections,
-        rounds=command.rounds,
-    )
-    return _answer(scoring.measure(settings, say))
-
-
-def _read(command: Read, say: Say) -> Answer:
-    from detector.benchmark import reading
-
-    settings = reading.Settings(
-        num_images=command.num_images,
-        num_objects=command.num_objects,
-        polygons=command.polygons,
-        rounds=command.rounds,
-    )
-    return _answer(reading.measure(settings, say))
 
 
 def _answer(report: Any) -> Answer:
@@ -196,3 +292,17 @@ def _answer(report: Any) -> Answer:
         values=contest.as_json(report),
         warnings=tuple(f"{name} does not find the same" for name, way in report.ways.items() if not way.is_equal),
     )
+
+
+def _networks(command: Train | Infer, task: Literal["train", "infer"], say: Say) -> Answer:
+    from detector.benchmark import networks
+    from detector.model import device
+
+    settings = networks.Settings(
+        task=task,
+        batch_size=command.batch_size,
+        image_size=command.image_size,
+        rounds=command.rounds,
+        compile=command.compile,
+    )
+    return _answer(networks.measure(settings, device.resolve(command.device), say))

@@ -87,8 +87,12 @@ def measure(settings: Settings, device: torch.device, say: Callable[[str], None]
         say(f"answer of {way.name}")
         answers[way.name] = way.answer()
         way.step()  # what the first one prepares, such as compiled code, is not timed
-    tolerances = {way.name: _TOLERANCE[way.dtype] for way in made}
     distances = {way.name: _distance(way, answers[way.name], answers[SHIPPED]) for way in made}
+    # What the same type does to torchvision itself is no fault of another network.
+    by_rounding = max(distances[case.name] for case in _CASES if not case.is_ours and case.name in distances)
+    tolerances = {
+        way.name: max(_TOLERANCE[way.dtype], by_rounding if way.dtype == torch.bfloat16 else 0.0) for way in made
+    }
     told = {name: _told(answer) | {"distance": distances[name]} for name, answer in answers.items()}
     return contest.compare(
         _TITLES[settings.task],

@@ -59,7 +59,7 @@ def decode(
         DetectorError: the network's output is not finite, as after a diverged training.
     """
     packed = pack(prediction, priors, extents_hw, classification=classification, delta_std=delta_std, config=config)
-    return _unpack(packed.cpu())
+    return unpack(packed.cpu())
 
 
 def pack(
@@ -108,7 +108,7 @@ def _first(
     return table, torch.arange(limit, device=kept.device) < is_of.sum(0)[:, None]
 
 
-def _unpack(packed: Float[Tensor, "b m columns"]) -> list[CanvasDetections]:
+def unpack(packed: Float[Tensor, "b m columns"]) -> list[CanvasDetections]:
     """From what `pack` made, on the CPU."""
     if not packed[..., 0].all():
         # pycocotools would give a NaN box AP 1.0; nothing of this kind may leave the model.
