@@ -48,7 +48,8 @@ def test_the_losses_are_those_of_the_plain_implementation(recipe: RecipeName) ->
     found = losses(recipe)
     assert len(found) == len(golden) == STEPS + 1
     for step, (terms, expected) in enumerate(zip(found, golden, strict=True)):
-        assert terms == pytest.approx(expected, rel=1e-3, abs=1e-5), f"step {step}"
+        # Sums in another order come to differ by 8e-5; a focal exponent of 2.02 for 2 by 2e-4.
+        assert terms == pytest.approx(expected, rel=1.5e-4), f"step {step}"
 
 
 if __name__ == "__main__":
