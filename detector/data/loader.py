@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from detector.config import DataConfig, RunConfig
 from detector.data.batch import Item, collate
+from detector.data.cache import ImageCache
 from detector.data.columns import Columns
 from detector.data.dataset import EvaluationSet, Key, Outcome, TrainingSet
 from detector.errors import DataError
@@ -49,8 +50,10 @@ def training_loader(
 
     Raises:
         DataError: no image of the data set can be read.
+        ConfigError: the image cache would lie among the images.
     """
-    dataset = TrainingSet(columns, preprocess, config.augment, config.seed)
+    cache = ImageCache.open(columns, config, preprocess.canvas_hw)
+    dataset = TrainingSet(columns, preprocess, config.augment, config.seed, cache)
     keys = stream(config.seed, len(columns), shapes, first)
     workers = affordable_workers(num_workers(config.data), _largest_batch(config.data, preprocess.canvas_hw))
     return _batches(dataset, keys, workers=workers, pin=pin)
