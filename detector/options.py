@@ -127,6 +127,8 @@ class Train:
     device: Device = "auto"
     workers: Annotated[int | None, shown("N")] = None
     """Processes that read images; 0 reads in the main one."""
+    cache: Annotated[Literal["none", "disk"] | None, shown("none|disk")] = None
+    """disk keeps decoded images in your cache folder, for later epochs and runs."""
     train_json: Annotated[Path | None, shown("FILE")] = None
     """COCO JSON to learn from, in place of that of DATA."""
     val_json: Annotated[Path | None, shown("FILE")] = None
@@ -248,6 +250,7 @@ def _own_options(options: Train) -> dict[str, object]:
         "data.image_size": options.image_size,
         "data.batch_size": options.batch_size,
         "data.workers": options.workers,
+        "data.cache": options.cache,
         "compile": options.compile or None,
         "optim.lr": options.lr,
         "seed": options.seed,

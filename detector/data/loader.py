@@ -115,8 +115,13 @@ def num_workers(config: DataConfig) -> int:
     """Loader processes as set, or for this machine: none where they would take the trainer's only cores."""
     if config.workers is not None:
         return config.workers
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if cpus <= 2 else min(8, cpus - 1)
+    cores = num_cores()
+    return 0 if cores <= 2 else min(8, cores - 1)
+
+
+def num_cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def affordable_workers(workers: int, batch_bytes: int) -> int:
