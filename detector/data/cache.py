@@ -55,7 +55,7 @@ class ImageCache:
         """
         if config.data.cache == "none":
             return None
-        folder = root() if config.data.cache_folder is None else Path(config.data.cache_folder)
+        folder = root() if config.data.cache_folder is None else Path(config.data.cache_folder).expanduser()
         if folder.resolve().is_relative_to(columns.images.resolve()):
             raise ConfigError(f"data.cache_folder {folder} is inside the images {columns.images}; choose another one")
         sizes_hw = largest_sizes(columns.sizes_hw, config, canvas_hw)

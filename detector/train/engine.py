@@ -78,8 +78,7 @@ def fit(
     """
     plan = schedule.plan(config.length, config.data, num_images=num_images)
     waiting = Waiting(record, config.data)
-    names = [stage.name for stage in config.stages]
-    meter = Meter(record, learner, num_images=num_images, stage_names=names, waiting=waiting)
+    meter = Meter(record, learner, waiting, num_images=num_images, stage_names=[stage.name for stage in config.stages])
     unreadable: dict[str, None] = {}
     clock = _Clock()
     batches = open_batches(_shapes(plan, clock, config, canvas_hw))
@@ -98,10 +97,10 @@ def fit(
             meter.add(learned, num_images=len(batch.images), progress=progress)
             meter.show_if_due(plan.progress(learner.steps, clock.seconds))
 
-        meter.flush(plan.progress(learner.steps, clock.seconds))
-        waiting.finish()
+        meter.finish(plan.progress(learner.steps, clock.seconds))
         keeper.finish(learner, meter.epochs, clock.seconds)
-    return Outcome(steps=learner.steps, best=keeper.best, interrupted=keeper.interrupted, unreadable=tuple(unreadable))
+    names = tuple(unreadable)
+    return Outcome(steps=learner.steps, best=keeper.best, interrupted=keeper.interrupted, unreadable=names)
 
 
 class _Clock:

@@ -23,7 +23,7 @@ class Meter:
     """No step waits for a number: sums stay on the device until a record is due."""
 
     def __init__(
-        self, record: Record, learner: Learner, *, num_images: int, stage_names: Sequence[str], waiting: Waiting
+        self, record: Record, learner: Learner, waiting: Waiting, *, num_images: int, stage_names: Sequence[str]
     ) -> None:
         self._record = record
         self._learner = learner
@@ -76,6 +76,11 @@ class Meter:
     def show_if_due(self, progress: float) -> None:
         if self._learner.steps == 1 or time.monotonic() - self._since >= SECONDS_BETWEEN_RECORDS:
             self.flush(progress)
+
+    def finish(self, progress: float) -> None:
+        """Record the last steps, and say how long the whole training waited."""
+        self.flush(progress)
+        self._waiting.finish()
 
     def flush(self, progress: float) -> None:
         """Record what was added since the last time.

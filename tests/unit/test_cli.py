@@ -121,6 +121,7 @@ def test_recipe_by_name(name: recipes.RecipeName) -> None:
 def test_options_reach_their_settings() -> None:
     changed = settings("--image-size", "256", "--batch-size", "3", "--workers", "0", "--lr", "1e-3", "--seed", "7")
     assert (changed.data.image_size, changed.data.batch_size, changed.data.workers) == (256, 3, 0)
+    assert (changed.data.cache, settings("--cache", "disk").data.cache) == ("none", "disk")
     assert changed.optim.lr == 1e-3
     assert changed.seed == 7
 
