@@ -99,8 +99,7 @@ def fit(
 
         meter.finish(plan.progress(learner.steps, clock.seconds))
         keeper.finish(learner, meter.epochs, clock.seconds)
-    names = tuple(unreadable)
-    return Outcome(steps=learner.steps, best=keeper.best, interrupted=keeper.interrupted, unreadable=names)
+    return Outcome(steps=learner.steps, best=keeper.best, interrupted=keeper.interrupted, unreadable=tuple(unreadable))
 
 
 class _Clock:
