@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -88,7 +89,7 @@ def _train(learner: Learner, batches: Iterator[Batch], steps: int) -> list[float
     loss = torch.zeros(())
     for step, batch in enumerate(batches):
         loss = learner.learn(batch.to(learner.device), step / steps).losses.values
-    return loss.tolist()  # waits for the device
+    return cast("list[float]", loss.tolist())  # waits for the device
 
 
 def _config(settings: Settings, cache: Path | None) -> RunConfig:

@@ -196,11 +196,9 @@ class _Torchvision:
             picture = ImageOps.exif_transpose(opened).convert("RGB")
         image: Any = tv_tensors.Image(v2.functional.pil_to_tensor(picture))
         height, width = picture.height, picture.width
-        boxes: Any = tv_tensors.BoundingBoxes(
-            torch.from_numpy(columns.boxes[columns.objects(row)]),
-            format=tv_tensors.BoundingBoxFormat.XYXY,
-            canvas_size=(height, width),
-        )
+        with_size: Any = tv_tensors.BoundingBoxes  # typed as a plain tensor
+        corners = torch.from_numpy(columns.boxes[columns.objects(row)])
+        boxes = with_size(corners, format=tv_tensors.BoundingBoxFormat.XYXY, canvas_size=(height, width))
         size_hw = letterbox.resized_hw(letterbox.fit((height, width), self._canvas_hw), self._canvas_hw)
         image, boxes = v2.Resize(size_hw, antialias=True)(self._to_float(image), boxes)
         image, boxes = self._change(image, boxes)

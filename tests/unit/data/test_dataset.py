@@ -141,6 +141,20 @@ def test_a_picture_that_was_changed_is_read_anew(tmp_path: Path, columns: Column
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, True, False, True, True]
 
 
+def test_a_change_is_seen_by_its_time_alone(tmp_path: Path, columns: Columns) -> None:
+    """Another picture of as many bytes."""
+    one, other = columns.path(0), columns.path(3)
+    for path, level in ((one, 60), (other, 200)):
+        Image.fromarray(np.full((40, 60, 3), level, np.uint8)).save(path)
+    assert one.stat().st_size == other.stat().st_size
+    before = _shown(columns, _open(tmp_path, columns))
+    one.write_bytes(other.read_bytes())
+    os.utime(one, (9, 9))
+    after = _shown(columns, _open(tmp_path, columns))
+    assert before[0] != after[0]
+    assert after == _shown(columns, None)
+
+
 def test_an_unreadable_picture_is_not_kept(tmp_path: Path, columns: Columns) -> None:
     columns.path(1).write_bytes(b"no picture")
     columns.path(3).unlink()

@@ -232,10 +232,11 @@ def test_other_formats_are_not_reduced(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
 @pytest.mark.parametrize("with_end", [False, True])
-def test_a_cut_jpeg_is_refused_at_any_reduction(tmp_path: Path, factor: int, with_end: bool) -> None:
+@pytest.mark.parametrize("share", [0.5, 0.98])
+def test_a_cut_jpeg_is_refused_at_any_reduction(tmp_path: Path, factor: int, with_end: bool, share: float) -> None:
     data = _jpeg((200, 300))
     path = tmp_path / "a.jpg"
-    path.write_bytes(data[: len(data) // 2] + (b"\xff\xd9" if with_end else b""))
+    path.write_bytes(data[: int(len(data) * share)] + (b"\xff\xd9" if with_end else b""))
     with pytest.raises(DataError, match="cut"):
         decode.ImageFile(path).reduced(factor)
 
