@@ -26,5 +26,5 @@ def written_whole(path: Path) -> Generator[Path]:
 
 def cache_folder() -> Path:
     """Where this program keeps what it can make again; nothing of the user's is there."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "detector"
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".cache") / "detector"

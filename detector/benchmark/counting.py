@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detector import config_file
 from detector.benchmark import peer
@@ -17,6 +17,7 @@ from detector.model import inference
 from detector.train.learner import Learner
 from detector.types import Placement
 
+_CPU = torch.device("cpu")
 _SIZE = 64  # pixels; the counts do not depend on it
 NETWORK, IMAGES, PRIORS, JUNCTION = "network", "images", "priors", "junction"
 _HEADINGS = {
@@ -58,56 +59,63 @@ class Report:
 
 def measure(settings: Settings, say: Callable[[str], None]) -> Report:
     """Count; `say` is told what goes on."""
-    device = torch.device("cpu")
-    environment = Environment.here(device)
-    state = peer.theirs(_SIZE, device).state_dict()
-    given = peer.inputs(settings.batch_size, _SIZE, device)
-    training: dict[str, Count] = {}
-    inferring: dict[str, Count] = {}
+    environment = Environment.here(_CPU)
+    state = peer.theirs(_SIZE, _CPU).state_dict()
+    given = peer.inputs(settings.batch_size, _SIZE, _CPU)
     say("torchvision")
-    theirs = peer.theirs(_SIZE, device, state)
-    parts: dict[str, list[nn.Module]] = {
-        NETWORK: [theirs.backbone, theirs.head],
-        IMAGES: [theirs.transform],
-        PRIORS: [theirs.anchor_generator],
-    }
-    theirs.train()
+    their_training, their_inference = _theirs(state, given)
+    say("detector")
+    return Report(
+        environment=environment,
+        settings=settings,
+        training={"torchvision": their_training, "detector": _our_training(state, given)},
+        inference={"torchvision": their_inference, "detector": _our_inference(state, given)},
+    )
 
-    def train_theirs() -> None:
-        losses: dict[str, torch.Tensor] = theirs(given.images, given.targets)
+
+def _theirs(state: dict[str, Tensor], given: peer.Inputs) -> tuple[Count, Count]:
+    model = peer.theirs(_SIZE, _CPU, state)
+    parts: dict[str, list[nn.Module]] = {
+        NETWORK: [model.backbone, model.head],
+        IMAGES: [model.transform],
+        PRIORS: [model.anchor_generator],
+    }
+    model.train()
+
+    def train() -> None:
+        losses: dict[str, Tensor] = model(given.images, given.targets)
         torch.stack(list(losses.values())).sum().backward()
 
-    training["torchvision"] = _count(train_theirs, parts)
-    theirs.eval()
-    inferring["torchvision"] = _count(partial(_without_gradient, theirs, given.images), parts)
+    training = _count(train, parts)
+    model.eval()
+    return training, _count(partial(_without_gradient, model, given.images), parts)
 
-    say("detector")
+
+def _our_training(state: dict[str, Tensor], given: peer.Inputs) -> Count:
     config = config_file.override(peer.config(), {"precision": "float32"})
-    model = peer.ours(state, config, _SIZE, device)
+    model = peer.ours(state, config, _SIZE, _CPU)
     learner = Learner(model, config, dtype=torch.float32)
     learner.learn(given.ours, 0.5)  # makes what is kept from step to step
-    network: dict[str, list[nn.Module]] = {NETWORK: [model.backbone, model.neck, *model.heads.values()]}
-    objective = learner.objective
-
-    def train_ours() -> None:
-        objective(given.ours, objective.base_weights).total.backward()
-
-    operations = Operations()
+    operations, objective = Operations(), learner.objective
     model.normalise = operations.named(IMAGES, model.normalise)
     objective.junction.combine = operations.named(JUNCTION, objective.junction.combine)
-    training["detector"] = _count(train_ours, network, operations)
 
-    model = peer.ours(state, config, _SIZE, device)
+    def train() -> None:
+        objective(given.ours, objective.base_weights).total.backward()
+
+    return _count(train, {NETWORK: [model.backbone, model.neck, *model.heads.values()]}, operations)
+
+
+def _our_inference(state: dict[str, Tensor], given: peer.Inputs) -> Count:
+    config, images = peer.config(), given.ours.images
+    model = peer.ours(state, config, _SIZE, _CPU)
     operations = Operations()
     model.normalise = operations.named(IMAGES, model.normalise)
-    network = {NETWORK: [model.backbone, model.neck, *model.heads.values()]}
-    placements = [Placement(scale=1.0, original_hw=(_SIZE, _SIZE))] * settings.batch_size
+    placements = [Placement(scale=1.0, original_hw=(_SIZE, _SIZE))] * len(images)
     trained = peer.whole(model, config, _SIZE)
-    images = given.ours.images
     find = partial(inference.find_packed, trained, images, placements, dtype=torch.float32)
     find()
-    inferring["detector"] = _count(find, network, operations)
-    return Report(environment=environment, settings=settings, training=training, inference=inferring)
+    return _count(find, {NETWORK: [model.backbone, model.neck, *model.heads.values()]}, operations)
 
 
 @torch.inference_mode()

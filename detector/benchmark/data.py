@@ -14,8 +14,8 @@ from typing import cast
 import torch
 
 from detector import recipes
-from detector.benchmark import rivals
-from detector.benchmark.rivals import Measured, Report
+from detector.benchmark import contest
+from detector.benchmark.contest import Measured, Report
 from detector.config import LengthConfig, RunConfig
 from detector.data import coco, layout, loader
 from detector.data.columns import Columns
@@ -51,10 +51,10 @@ def measure(settings: Settings, say: Callable[[str], None]) -> Report:
     """
     words = [str(settings.folder), settings.recipe, str(settings.steps), str(settings.workers), settings.device]
     with tempfile.TemporaryDirectory() as cache:
-        return rivals.compare(
+        return contest.compare(
             "steps of training, and the loss of the last one to be equal",
             dataclasses.asdict(settings) | {"folder": str(settings.folder)},
-            lambda way: rivals.run_child(__spec__.name, [way, *words, cache]),
+            lambda way: contest.run_child(__spec__.name, [way, *words, cache]),
             ways=WAYS,
             reference="memory",
             rounds=settings.rounds,
@@ -82,7 +82,7 @@ def run(way: str, settings: Settings, cache: Path) -> Measured:
         for _ in batches(shapes):  # as in a later epoch or run
             pass
     source = iter(list(batches(shapes))) if way == "memory" else batches(shapes)
-    return rivals.measured(lambda: _train(learner, source, settings.steps), lambda loss: {"loss": loss})
+    return contest.measured(lambda: _train(learner, source, settings.steps), lambda loss: {"loss": loss})
 
 
 def _train(learner: Learner, batches: Iterator[Batch], steps: int) -> list[float]:
@@ -123,4 +123,4 @@ if __name__ == "__main__":
         workers=None if workers == "None" else int(workers),
         device=device,
     )
-    rivals.print_measured(run(way, given, Path(cache)))
+    contest.print_measured(run(way, given, Path(cache)))

@@ -22,8 +22,8 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from detector.benchmark import pictures, rivals
-from detector.benchmark.rivals import Measured, Report
+from detector.benchmark import contest, pictures
+from detector.benchmark.contest import Measured, Report
 from detector.config import AugmentConfig, DataConfig, RunConfig
 from detector.data import coco, layout, loader
 from detector.data.augment import Augmenter
@@ -88,10 +88,10 @@ def measure(settings: Settings, say: Callable[[str], None]) -> Report:
                 "pixels: their times cannot be compared"
             )
         counts = [str(settings.image_size), str(settings.num_batches)]
-        return rivals.compare(
+        return contest.compare(
             f"{settings.num_batches} batches of {BATCH_SIZE} from files, on one core; counts and shapes to be equal",
             dataclasses.asdict(settings) | {"folder": str(settings.folder or "generated"), **dataclasses.asdict(apart)},
-            lambda way: rivals.run_child(__spec__.name, [way, *map(str, files), *counts, str(Path(made, "cache"))]),
+            lambda way: contest.run_child(__spec__.name, [way, *map(str, files), *counts, str(Path(made, "cache"))]),
             ways=WAYS,
             reference="torchvision",
             rounds=settings.rounds,
@@ -110,7 +110,7 @@ def run(way: str, columns: Columns, image_size: int, num_batches: int, cache: Pa
     untimed = -(-len(columns) // BATCH_SIZE) if way == "cached" else _WARM_UP
     for _ in range(untimed):
         next(batches)
-    return rivals.measured(lambda: [next(batches).shape for _ in range(num_batches)], _describe)
+    return contest.measured(lambda: [next(batches).shape for _ in range(num_batches)], _describe)
 
 
 def _describe(shapes: list[torch.Size]) -> dict[str, Any]:
@@ -209,7 +209,7 @@ class _Torchvision:
 
 
 if __name__ == "__main__":
-    rivals.print_measured(
+    contest.print_measured(
         run(
             sys.argv[1],
             coco.read(Path(sys.argv[2]), Path(sys.argv[3])),

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from detector import files
 from detector.config import RunConfig
 from detector.data.columns import Columns
 from detector.data.letterbox import resize
@@ -122,8 +123,7 @@ class ImageCache:
 
 def root() -> Path:
     """Where caches of the user belong."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if Path(base).is_absolute() else Path.home() / ".cache") / "detector" / "images"
+    return files.cache_folder() / "images"
 
 
 def largest_sizes(sizes_hw: NDArray[np.int32], config: RunConfig, canvas_hw: tuple[int, int]) -> NDArray[np.int64]:

@@ -141,9 +141,9 @@ class Objective(nn.Module):
             for k in work.branches:
                 parts[k] = found.detach()[start : start + len(by_branch[k].terms)]
                 start += len(parts[k])
-        terms = torch.cat(parts)
+        terms = torch.cat(parts).float()
         total = torch.stack(values).sum() if values else on_device.new_zeros(())
-        branches = on_device @ terms.to(on_device.dtype)
+        branches = on_device @ terms
         if any(True for _ in self.balancer.parameters()):
             # The network's gradient came with the values, weighed; what is left is that of learned weights.
             total = total + ((factors - factors.detach()) * branches).sum() + self.balancer.penalty()

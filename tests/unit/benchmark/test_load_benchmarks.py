@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from detector.benchmark import data, load, pictures, rivals
+from detector.benchmark import contest, data, load, pictures
 from detector.data import coco
 from detector.errors import DetectorError
 
@@ -67,14 +67,14 @@ def test_a_generated_picture_is_soft_with_fine_detail() -> None:
 def test_the_report_has_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures.write(tmp_path / "data", num_images=2, size_hw=(60, 80))
 
-    def here(module: str, words: Sequence[str]) -> rivals.Measured:
+    def here(module: str, words: Sequence[str]) -> contest.Measured:
         assert module == "detector.benchmark.load"
         way, annotations, images, image_size, num_batches, cache = words
         columns = coco.read(Path(annotations), Path(images))
         return load.run(way, columns, int(image_size), int(num_batches), Path(cache))
 
-    monkeypatch.setattr(rivals, "run_child", here)
+    monkeypatch.setattr(contest, "run_child", here)
     settings = load.Settings(folder=tmp_path / "data", image_size=64, num_batches=1, rounds=2)
     report = load.measure(settings, [].append)
     assert all(way.is_equal for way in report.ways.values())
-    assert "torchvision" in rivals.table(report)
+    assert "torchvision" in contest.table(report)
