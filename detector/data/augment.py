@@ -99,7 +99,8 @@ class Augmenter:
         cut = cut_out(sample, window, self._config.min_visibility)
         image = _flip(cut.image, change)
         if change.colours is not None:
-            image = self._jitter(image, **dataclasses.asdict(change.colours))
+            c = change.colours
+            image = self._jitter(image, c.brightness, c.contrast, c.saturation, c.hue, list(c.order))
         top, left = window.top_left
         return Sample(
             image=paste(image, change.shown_hw, window.top_left, self._padding),
