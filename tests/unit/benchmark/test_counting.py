@@ -26,7 +26,7 @@ def test_ours_waits_twice_for_detections(report: Report) -> None:
 def test_matching_and_losses_take_few_operations(report: Report) -> None:
     ours, theirs = (report.training[name].operations["forward"] for name in ("detector", "torchvision"))
     assert ours < 110
-    assert theirs > 200  # and grows with the batch
+    assert theirs > 150  # of two images, and grows with the batch
 
 
 def test_the_count_does_not_grow_with_the_batch(report: Report) -> None:
