@@ -9,10 +9,11 @@ import difflib
 import importlib
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -21,7 +22,9 @@ from detector.errors import ConfigError, DetectorError
 
 Options = TypeVar("Options", forms.Train, forms.Evaluate, forms.Predict, forms.Benchmark)
 
-INTERRUPTED = 130
+SIGNALLED = 128
+"""Plus the number of the signal is the exit code."""
+INTERRUPTED = SIGNALLED + signal.SIGINT
 
 COMMANDS = ("train", "eval", "predict", "benchmark")
 
@@ -46,7 +49,7 @@ examples:
 
 exit codes:
   0 done   1 failure while running   2 usage or configuration   3 data
-  4 model or checkpoint   130 interrupted
+  4 model or checkpoint   130 interrupted   143 ended by SIGTERM
 """
 
 
@@ -116,6 +119,10 @@ def benchmark(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(options: forms.Train) -> Answer:
+    if options.resume and options.out is None:
+        from detector.train import run_folder
+
+        options = replace(options, out=run_folder.last_unfinished())
     config = forms.config_of(options)
     if options.data is None and options.train_json is None:
         raise ConfigError("train needs DATA, or --train-json")
@@ -128,7 +135,7 @@ def _train(options: forms.Train) -> Answer:
     data = run.DataPaths(
         folder=options.data, train_json=options.train_json, val_json=options.val_json, images=options.images
     )
-    outcome = run.train(data, config, out=options.out, init=options.init, device=options.device)
+    outcome = run.train(data, config, out=options.out, init=options.init, device=options.device, resume=options.resume)
     # A run that was stopped before its first validation has no best model yet.
     model = outcome.best if outcome.best.exists() else outcome.last
     lines = [] if outcome.scores is None else ["best model on the validation split:", text.table(outcome.scores), ""]
@@ -138,11 +145,11 @@ def _train(options: forms.Train) -> Answer:
             "run_folder": str(outcome.run_folder),
             "model": str(model),
             "last": str(outcome.last),
-            "interrupted": outcome.interrupted,
+            "interrupted": outcome.interrupted_by is not None,
             "scores": None if outcome.scores is None else text.as_json(outcome.scores),
         },
-        warnings=(f"interrupted; the model so far is {model}",) if outcome.interrupted else (),
-        exit_code=INTERRUPTED if outcome.interrupted else 0,
+        warnings=outcome.remarks,
+        exit_code=0 if outcome.interrupted_by is None else SIGNALLED + outcome.interrupted_by,
     )
 
 

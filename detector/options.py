@@ -34,6 +34,7 @@ examples:
   detector train data/blood-cells --epochs 50 --set optim.weight_decay=0.01
   detector train --train-json a.json --val-json b.json --images pictures/
   detector train data/blood-cells --config runs/train-001/config.yaml
+  detector train data/blood-cells --out runs/train-001 --resume --epochs 80
 """
 
 EVAL_EXAMPLES = """\
@@ -96,6 +97,8 @@ class Train:
     """Wall-clock time."""
     out: Annotated[Path | None, _shown("DIR", "(default: runs/train-001, counted up)")] = None
     """Run folder."""
+    resume: Annotated[bool, conf.arg(help_behavior_hint="")] = False
+    """Go on with the unfinished run in --out, or the last of runs/, with its settings; a longer length is allowed."""
     init: Annotated[str, conf.arg(metavar="imagenet|none|FILE")] = "none"
     """First weights. imagenet downloads the trunk once; FILE is a model file."""
     teacher: Annotated[Path | None, _shown("FILE")] = None
@@ -240,12 +243,15 @@ def parse_benchmark(argv: Sequence[str]) -> Benchmark:
 
 
 def config_of(options: Train) -> RunConfig:
-    """Resolve the settings: default < recipe or file < option.
+    """Resolve the settings: default < recipe or file (that of the run, where it is gone on with) < option.
 
     Raises:
         ConfigError: the file or a value is wrong, or a setting is given both by its own option and by --set.
     """
-    base = recipes.make(options.recipe) if options.config is None else config_file.load(options.config)
+    of_run = options.out / "config.yaml" if options.resume and options.out is not None else None
+    file = of_run if options.config is None and options.recipe == "small" and of_run and of_run.is_file() else None
+    file = options.config if options.config is not None else file
+    base = recipes.make(options.recipe) if file is None else config_file.load(file)
     settings = dict(config_file.parse_override(text) for text in options.settings)
     own = _own_options(options)
     twice = sorted(own.keys() & settings.keys())

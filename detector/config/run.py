@@ -10,6 +10,7 @@ from detector.config.training import (
     LOOK_AT_GRADIENTS,
     AssignConfig,
     BalanceConfig,
+    CheckpointConfig,
     DistillConfig,
     LengthConfig,
     LossConfig,
@@ -37,6 +38,7 @@ class RunConfig:
     distill: DistillConfig = DistillConfig()
     balance: BalanceConfig = BalanceConfig()
     memory: MemoryConfig = MemoryConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     optim: OptimConfig = field(default_factory=OptimConfig)
     length: LengthConfig = field(default_factory=lambda: LengthConfig(epochs=36))
     stages: tuple[StageConfig, ...] = ()

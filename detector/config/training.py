@@ -204,6 +204,8 @@ class LengthConfig:
     minutes: float | None = None
     evaluations: int = 10
     """Times the validation split is scored, evenly spread; the last is at the end."""
+    patience: int | None = None
+    """Scorings in a row without a better one that end the run early; null for never."""
 
     def __post_init__(self) -> None:
         given = {
@@ -216,3 +218,15 @@ class LengthConfig:
         for name, value in given.items():
             require(0 < value < float("inf"), f"length.{name}", "a positive number", value)
         require(self.evaluations >= 1, "length.evaluations", ">= 1", self.evaluations)
+        require(self.patience is None or self.patience >= 1, "length.patience", ">= 1", self.patience)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointConfig:
+    """How often training can be gone back to."""
+
+    seconds: float = 60.0
+    """Between two checkpoints; longer where copying the state would cost more than a fiftieth of the time."""
+
+    def __post_init__(self) -> None:
+        require(self.seconds >= 0, "checkpoint.seconds", ">= 0", self.seconds)

@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any, Final
 
-from detector.evaluate.coco import Scores
+from detector.evaluate.coco import ClassScore, Scores
 
 _NAMES: Final = (
     "AP, IoU 0.50 to 0.95",
@@ -39,6 +39,12 @@ def table(scores: Scores) -> str:
 def as_json(scores: Scores) -> dict[str, Any]:
     """Return what `json.dumps` takes; the numbers unrounded, -1 for "not defined" as pycocotools has it."""
     return asdict(scores)
+
+
+def of_json(tree: dict[str, Any]) -> Scores:
+    """What `as_json` was given."""
+    classes = tuple(ClassScore(**entry) for entry in tree["per_class"])
+    return Scores(**{**tree, "per_class": classes, "notes": tuple(tree["notes"])})
 
 
 def _number(value: float) -> str:

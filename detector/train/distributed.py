@@ -20,3 +20,7 @@ class World:
         total = x.detach().clone()
         torch.distributed.all_reduce(total)
         return total
+
+    def all(self, condition: Tensor) -> Tensor:
+        """Whether a bool scalar is true in all processes."""
+        return condition if self.size == 1 else self.sum(condition.float()) == self.size

@@ -1,5 +1,6 @@
 """A step, and going on from a saved state as if training had not stopped."""
 
+import dataclasses
 import io
 import re
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 
 from detector.errors import ConfigError
 from detector.train.learner import Learner
+from detector.train.state import LearnerState
 from tests.unit.train import make
 
 FAST = {"optim.warmup_steps": 2, "optim.lr": 1e-3, "model.heads.box.tower.depth": 1}
@@ -29,15 +31,17 @@ def train(learning: Learner, first: int, last: int) -> None:
         learning.learn(make.batch(seed=step), step / TOTAL, epoch=step / 2)
 
 
-def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
+def through_a_file(state: LearnerState) -> LearnerState:
     file = io.BytesIO()
-    torch.save(state, file)
+    torch.save(dataclasses.asdict(state), file)
     file.seek(0)
-    return torch.load(file, weights_only=True)
+    return LearnerState(**torch.load(file, weights_only=True))
 
 
 def assert_equal(found: Any, expected: Any, where: str = "state") -> None:
     """Bit for bit, in nested mappings and lists."""
+    if isinstance(expected, LearnerState):
+        found, expected = dataclasses.asdict(found), dataclasses.asdict(expected)
     if isinstance(expected, torch.Tensor):
         assert torch.equal(found, expected), where
     elif isinstance(expected, dict):
@@ -65,25 +69,25 @@ def assert_equal(found: Any, expected: Any, where: str = "state") -> None:
 def test_going_on_from_a_saved_state_is_as_if_nothing_had_happened(changes: dict[str, Any], saved_at: int) -> None:
     undisturbed = learner(changes)
     train(undisturbed, 0, saved_at)
-    saved = through_a_file(undisturbed.state_dict())
+    saved = through_a_file(undisturbed.capture())
     train(undisturbed, saved_at, TOTAL)
 
     torch.manual_seed(123)
     config = make.config(FAST | changes)
     again = Learner(make.model(config, seed=7), config, dtype=torch.float32)
-    again.load_state_dict(saved)
+    again.restore(saved)
     assert again.steps == saved_at
     assert again.stage == (1 if "stages" in changes and saved_at == SAVED else 0)
-    assert_equal(again.state_dict(), saved)
+    assert_equal(again.capture(), saved)
     train(again, saved_at, TOTAL)
-    assert_equal(again.state_dict(), undisturbed.state_dict())
+    assert_equal(again.capture(), undisturbed.capture())
 
 
 def test_a_state_from_the_first_stage_goes_on_in_it() -> None:
     changes = {"stages": STAGES}
     first, again = learner(changes), learner(changes)
     train(first, 0, 2)
-    again.load_state_dict(through_a_file(first.state_dict()))
+    again.restore(through_a_file(first.capture()))
     assert again.stage == 0
     assert not any(parameter.requires_grad for parameter in again.objective.model.backbone.parameters())
     train(again, 2, 4)
@@ -95,7 +99,7 @@ def test_the_kept_model_is_the_average_where_there_is_one() -> None:
     averaged, plain = learner(), learner({"optim.ema_width": 0.0})
     assert plain.kept is plain.objective.model
     assert averaged.kept is not averaged.objective.model
-    assert plain.state_dict()["average"] is None
+    assert plain.capture().average is None
 
 
 def test_parts_that_are_held_still_are_not_decayed() -> None:
