@@ -1,5 +1,6 @@
 """The model with everything that changes it, a step at a time."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -147,7 +148,8 @@ class Learner:
             raise CheckpointError("the state has an average of the weights and the settings have none, or the opposite")
         try:
             self.objective.load_state_dict(state.objective)
-            self._optimizer.load_state_dict(state.optimizer)
+            # A copy: the optimizer would go on in the very tensors of the state.
+            self._optimizer.load_state_dict(copy.deepcopy(state.optimizer))
             if self._average and state.average is not None and state.average_starts is not None:
                 self._average.model.load_state_dict(state.average)
                 self._average.starts = dict(state.average_starts)
