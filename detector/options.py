@@ -52,6 +52,17 @@ examples:
   detector predict a.safetensors b.safetensors photos/
 """
 
+STATUS_EXAMPLES = """\
+examples:
+  detector status runs/train-001
+  detector status runs/train-001 --json
+"""
+
+REPLAY_EXAMPLES = """\
+examples:
+  detector replay runs/train-001/nonfinite-step-120.pt
+"""
+
 BENCHMARK_EXAMPLES = """\
 examples:
   detector benchmark heads
@@ -201,6 +212,28 @@ class Predict:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Say how a training run stands."""
+
+    run: Annotated[Path, conf.Positional, conf.arg(metavar="RUN")]
+    """Its folder."""
+    as_json: AsJson = False
+    debug: Debug = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """Compute a step again that was left out of a training because it was not finite."""
+
+    file: Annotated[Path, conf.Positional, conf.arg(metavar="FILE")]
+    """nonfinite-step-N.pt of a run folder."""
+    device: Device = "auto"
+    imports: Imports = ()
+    as_json: AsJson = False
+    debug: Debug = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Benchmark:
     """Measure this program: its heads at once and one by one, or itself against torchvision's RetinaNet."""
 
@@ -238,8 +271,48 @@ def parse_predict(argv: Sequence[str]) -> Predict:
     return _parse(Predict, argv, prog="detector predict", examples=PREDICT_EXAMPLES)
 
 
+def parse_status(argv: Sequence[str]) -> Status:
+    return _parse(Status, argv, prog="detector status", examples=STATUS_EXAMPLES)
+
+
+def parse_replay(argv: Sequence[str]) -> Replay:
+    return _parse(Replay, argv, prog="detector replay", examples=REPLAY_EXAMPLES)
+
+
 def parse_benchmark(argv: Sequence[str]) -> Benchmark:
     return _parse(Benchmark, argv, prog="detector benchmark", examples=BENCHMARK_EXAMPLES)
+
+
+def check_eval_data(options: Evaluate) -> None:
+    """The data of eval is a folder, or one file with its images."""
+    if options.annotations is None:
+        if options.images is not None:
+            raise ConfigError("--images goes with --annotations; DATA knows its own images")
+        return
+    if options.data is not None:
+        raise ConfigError(f"--annotations and DATA {str(options.data)!r} both name the data; keep one")
+    if options.split != "test":
+        raise ConfigError("--split has no meaning beside --annotations; leave it out")
+
+
+def results_files(options: Evaluate) -> tuple[Path, Path] | None:
+    """Ground truth and results file, where eval scores files; None where it runs a model."""
+    if options.ground_truth is None and options.predictions is None:
+        return None
+    if options.ground_truth is None or options.predictions is None:
+        raise ConfigError("--ground-truth and --predictions go together")
+    of_a_model = {
+        "CHECKPOINT": options.checkpoints != (),
+        "--annotations": options.annotations is not None,
+        "--images": options.images is not None,
+        "--split": options.split != "test",
+        "--out": options.out is not None,
+        "--device": options.device != "auto",
+    }
+    for name, given in of_a_model.items():
+        if given:
+            raise ConfigError(f"{name} has no meaning beside --ground-truth and --predictions; leave it out")
+    return options.ground_truth, options.predictions
 
 
 def config_of(options: Train) -> RunConfig:

@@ -27,12 +27,12 @@ class TrainingSet(Dataset[Outcome]):
     """
 
     def __init__(self, columns: Columns, preprocess: Preprocess, config: AugmentConfig, seed: int) -> None:
-        self._columns = columns
+        self.columns = columns
         self._seed = seed
         self._augment = Augmenter(config, preprocess.canvas_hw, preprocess.padding)
 
     def __len__(self) -> int:
-        return len(self._columns)
+        return len(self.columns)
 
     def __getitem__(self, key: Key) -> Outcome:
         epoch, wanted, window_hw = key
@@ -40,7 +40,7 @@ class TrainingSet(Dataset[Outcome]):
         for step in range(len(self)):
             index = (wanted + step) % len(self)
             try:
-                sample = load_sample(self._columns, index)
+                sample = load_sample(self.columns, index)
             except DataError as error:
                 unreadable.append(str(error))
                 continue
@@ -51,25 +51,25 @@ class TrainingSet(Dataset[Outcome]):
                 unreadable=tuple(unreadable),
             )
         last = unreadable[-1]
-        return DataError(f"{self._columns.annotations}: none of its {len(self)} images can be read; the last: {last}")
+        return DataError(f"{self.columns.annotations}: none of its {len(self)} images can be read; the last: {last}")
 
 
 class EvaluationSet(Dataset[Outcome]):
     """Letterboxed images in the order of the file; an unreadable one is an item without a sample."""
 
     def __init__(self, columns: Columns, preprocess: Preprocess) -> None:
-        self._columns = columns
+        self.columns = columns
         self._preprocess = preprocess
 
     def __len__(self) -> int:
-        return len(self._columns)
+        return len(self.columns)
 
     def __getitem__(self, index: int) -> Outcome:
         canvas_hw = self._preprocess.canvas_hw
         try:
-            sample = load_sample(self._columns, index)
+            sample = load_sample(self.columns, index)
         except DataError as error:
-            height, width = self._columns.sizes_hw[index].tolist()
+            height, width = self.columns.sizes_hw[index].tolist()
             placement = letterbox.fit((height, width), canvas_hw)
             return Item(sample=None, index=index, placement=placement, unreadable=(str(error),))
         canvas, placement = place(sample.image, canvas_hw, self._preprocess.padding)

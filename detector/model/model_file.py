@@ -145,7 +145,7 @@ class _Opened(Protocol):
 
 
 def _order_header(path: Path) -> None:
-    """Bring the metadata into one order: safetensors draws another each time, and equal models are to be equal files."""
+    """Sort the metadata: safetensors draws another order each time, and equal models are to be equal files."""
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))

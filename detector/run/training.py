@@ -22,10 +22,10 @@ from detector.run.data_paths import DataPaths
 from detector.run.material import Material
 from detector.run.material import gather as material_of
 from detector.run.model_keeper import ModelKeeper, read_scores
-from detector.train import distillation, engine, run_folder
+from detector.train import distillation, engine, forensics, run_folder
 from detector.train.checkpoint import Identity, Loaded, NotWrittenError, Store
 from detector.train.engine import Outcome, Task
-from detector.train.health import DivergedError
+from detector.train.health import DivergedError, Suspect
 from detector.train.keeper import Hooks
 from detector.train.learner import Learner
 from detector.train.lock import RunLock
@@ -173,8 +173,17 @@ def _fit(
         keep_last=keeper.keep_last,
     )
 
+    def write_suspect(suspect: Suspect) -> str | None:
+        names = [material.columns.file_name(row) for row in suspect.batch.indices.tolist()]
+        try:
+            return str(forensics.write(folder.path, suspect, learner, trained, material.facts.precision, names))
+        except OSError:
+            return None  # the warning itself is what matters
+
     def attempt(start: TrainingState | None) -> Outcome:
-        return engine.fit(learner, task, hooks=hooks, record=record, saver=saver, start=start)
+        return engine.fit(
+            learner, task, hooks=hooks, record=record, saver=saver, write_suspect=write_suspect, start=start
+        )
 
     try:
         outcome = _attempts(attempt, learner, store, material.identity, record, past.state if past else None)

@@ -118,7 +118,7 @@ class Health:
         file = self._write(suspect) if self.skipped <= FILES else None
         self._say(
             f"warning: the {_culprit(suspect.learned)} of step {suspect.step} is not finite: the step was left out"
-            f" ({self.skipped} so far)" + (f"; its images and boxes are in {file}" if file else "")
+            f" ({self.skipped} so far)" + (f"; `detector replay {file}` computes it again" if file else "")
         )
         if self.in_a_row >= IN_A_ROW:
             raise DivergedError(
