@@ -43,8 +43,10 @@ def as_json(scores: Scores) -> dict[str, Any]:
 
 def of_json(tree: dict[str, Any]) -> Scores:
     """What `as_json` was given."""
-    classes = tuple(ClassScore(**entry) for entry in tree["per_class"])
-    return Scores(**{**tree, "per_class": classes, "notes": tuple(tree["notes"])})
+    values = dict(tree)
+    values["per_class"] = tuple(ClassScore(**entry) for entry in tree["per_class"])
+    values["notes"] = tuple(tree["notes"])
+    return Scores(**values)
 
 
 def _number(value: float) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -174,7 +175,7 @@ def _fit(
     )
 
     def write_suspect(suspect: Suspect) -> str | None:
-        names = [material.columns.file_name(row) for row in suspect.batch.indices.tolist()]
+        names = [material.columns.file_name(row) for row in cast("list[int]", suspect.batch.indices.tolist())]
         try:
             return str(forensics.write(folder.path, suspect, learner, trained, material.facts.precision, names))
         except OSError:

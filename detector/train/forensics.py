@@ -103,13 +103,15 @@ def replay(path: Path, device: torch.device) -> Replay:
     objective = Objective(model, config, dtype=getattr(torch, content["precision"]))
     objective.load_state_dict(content["objective"])
     objective.to(device)
-    stage = (config.stages or (stages.EVERYTHING,))[content["stage"]]
+    number: int = content["stage"]
+    stage = (config.stages or (stages.EVERYTHING,))[number]
     stages.set_learners(model, stage)
     batch = Batch(
         images=content["images"], targets=Targets(**content["targets"]), indices=content["indices"], placements=()
     ).to(device)
     found: list[str] = []
-    hooks = [module.register_forward_hook(_finder(name, found)) for name, module in model.named_modules() if name]
+    parts = dict(model.named_modules())
+    hooks = [part.register_forward_hook(_finder(name, found)) for name, part in parts.items() if name]
     base = dict(zip(objective.terms, objective.base_weights, strict=True))
     is_aligned = config.assign.kind == "task_aligned" and content["progress"] >= config.assign.aligned_from
     weights = stages.weights(config.stages, content["progress"], base)

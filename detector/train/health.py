@@ -8,6 +8,7 @@ waits for the device.
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -76,7 +77,7 @@ class Health:
         """Remember what a step may spoil."""
         self._before = self._spare.popleft()
         if self._before:
-            torch._foreach_copy_(self._before, self._statistics)  # pyright: ignore[reportPrivateUsage]
+            torch._foreach_copy_(self._before, self._statistics)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
 
     def add(self, batch: Batch, learned: Learned, progress: float) -> None:
         """Take in a step that was done.
@@ -112,7 +113,7 @@ class Health:
             self.in_a_row = 0
             return
         if watched.statistics:
-            torch._foreach_copy_(self._statistics, watched.statistics)  # pyright: ignore[reportPrivateUsage]
+            torch._foreach_copy_(self._statistics, watched.statistics)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
         self.skipped += 1
         self.in_a_row += 1
         file = self._write(suspect) if self.skipped <= FILES else None
@@ -128,6 +129,6 @@ class Health:
 
 def _culprit(learned: Learned) -> str:
     """The losses that are not finite, else the gradient."""
-    finite = torch.isfinite(learned.losses.values).tolist()
+    finite = cast("list[bool]", torch.isfinite(learned.losses.values).tolist())
     bad = [term for term, is_finite in zip(learned.losses.terms, finite, strict=True) if not is_finite]
     return f"loss {', '.join(bad)}" if bad else "gradient"

@@ -165,9 +165,12 @@ def _copied(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _copied(item) for key, item in cast("dict[Any, Any]", value).items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(_copied(item) for item in cast("list[Any]", value))
+        items = [_copied(item) for item in cast("list[Any]", value)]
+        return tuple(items) if isinstance(value, tuple) else items
     return value
 
 
 def _nested_tuple(value: Any) -> Any:
-    return tuple(_nested_tuple(item) for item in value) if isinstance(value, (list, tuple)) else value
+    return (
+        tuple(_nested_tuple(item) for item in cast("list[Any]", value)) if isinstance(value, (list, tuple)) else value
+    )
