@@ -235,7 +235,7 @@ def _status(options: forms.Status) -> Answer:
 def _replay(options: forms.Replay) -> Answer:
     from detector import run
 
-    outcome = run.replay(options.file, device=options.device)
+    outcome = run.replay(options.file)
     return Answer(text=outcome.text(), values=outcome.values())
 
 

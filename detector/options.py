@@ -227,7 +227,6 @@ class Replay:
 
     file: Annotated[Path, conf.Positional, conf.arg(metavar="FILE")]
     """nonfinite-step-N.pt of a run folder."""
-    device: Device = "auto"
     imports: Imports = ()
     as_json: AsJson = False
     debug: Debug = False

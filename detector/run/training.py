@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -153,37 +154,28 @@ def _fit(
     record: Record,
     past: _Past | None,
 ) -> TrainOutcome:
-    config, preprocess = trained.config, trained.preprocess
     store = Store(folder.checkpoints)
     if past is not None:
         store.set_aside(past.loaded.path)
     store.clean()
-    saver = Saver(store, material.identity, record, seconds=config.checkpoint.seconds)
+    saver = Saver(store, material.identity, record, seconds=trained.config.checkpoint.seconds)
     keeper = ModelKeeper(trained, material, folder, record)
-    task = Task(
-        config=config,
-        canvas_hw=preprocess.canvas_hw,
-        num_images=len(material.columns),
-        open_batches=lambda shapes, first: loader.training_loader(
-            material.columns, preprocess, config, shapes, first=first, pin=learner.device.type == "cuda"
-        ),
-    )
+    task = _task(trained, material, learner.device)
     hooks = Hooks(
         evaluate=keeper.evaluate if material.val_columns else None,
         keep_best=keeper.keep_best,
         keep_last=keeper.keep_last,
     )
 
-    def write_suspect(suspect: Suspect) -> str | None:
-        names = [material.columns.file_name(row) for row in cast("list[int]", suspect.batch.indices.tolist())]
-        try:
-            return str(forensics.write(folder.path, suspect, learner, trained, material.facts.precision, names))
-        except OSError:
-            return None  # the warning itself is what matters
-
     def attempt(start: TrainingState | None) -> Outcome:
         return engine.fit(
-            learner, task, hooks=hooks, record=record, saver=saver, write_suspect=write_suspect, start=start
+            learner,
+            task,
+            hooks=hooks,
+            record=record,
+            saver=saver,
+            write_suspect=partial(_write_suspect, learner, trained, material, folder),
+            start=start,
         )
 
     try:
@@ -206,6 +198,28 @@ def _fit(
             else ()
         ),
     )
+
+
+def _task(trained: TrainedModel, material: Material, device: torch.device) -> Task:
+    config, preprocess = trained.config, trained.preprocess
+    return Task(
+        config=config,
+        canvas_hw=preprocess.canvas_hw,
+        num_images=len(material.columns),
+        open_batches=lambda shapes, first: loader.training_loader(
+            material.columns, preprocess, config, shapes, first=first, pin=device.type == "cuda"
+        ),
+    )
+
+
+def _write_suspect(
+    learner: Learner, trained: TrainedModel, material: Material, folder: RunFolder, suspect: Suspect
+) -> str | None:
+    names = [material.columns.file_name(row) for row in cast("list[int]", suspect.batch.indices.tolist())]
+    try:
+        return str(forensics.write(folder.path, suspect, learner, trained, material.facts.precision, names))
+    except OSError:
+        return None  # the warning itself is what matters
 
 
 def _attempts(

@@ -87,8 +87,8 @@ def write(
     return path
 
 
-def replay(path: Path, device: torch.device) -> Replay:
-    """Compute the step of a file again.
+def replay(path: Path) -> Replay:
+    """Compute the step of a file again, on the CPU.
 
     Raises:
         CheckpointError: it is no such file.
@@ -102,15 +102,14 @@ def replay(path: Path, device: torch.device) -> Replay:
     model = network.build(config, num_classes=len(content["classes"]), preprocess=preprocess)
     objective = Objective(model, config, dtype=getattr(torch, content["precision"]))
     objective.load_state_dict(content["objective"])
-    objective.to(device)
     number: int = content["stage"]
     stage = (config.stages or (stages.EVERYTHING,))[number]
     stages.set_learners(model, stage)
     batch = Batch(
         images=content["images"], targets=Targets(**content["targets"]), indices=content["indices"], placements=()
-    ).to(device)
+    )
     found: list[str] = []
-    parts = dict(model.named_modules())
+    parts = cast("dict[str, nn.Module]", dict(model.named_modules()))
     hooks = [part.register_forward_hook(_finder(name, found)) for name, part in parts.items() if name]
     base = dict(zip(objective.terms, objective.base_weights, strict=True))
     is_aligned = config.assign.kind == "task_aligned" and content["progress"] >= config.assign.aligned_from
