@@ -153,8 +153,12 @@ class MemoryConfig:
     """Cells (of the pyramid, times images) in a piece; null chooses for the device."""
     checkpoint: Literal["none", "trunk", "heads", "all"] = "none"
     """Whose activations are computed again in the backward pass instead of kept; the gradients are equal."""
+    micro_batches: int = 1
+    """Parts of a batch that go through the network one after another before the step. With norms that are still
+    (model.batch_norm = frozen) the gradients are those of the whole batch."""
 
     def __post_init__(self) -> None:
+        require(self.micro_batches >= 1, "memory.micro_batches", ">= 1", self.micro_batches)
         require(self.piece_cells is None or self.piece_cells >= 1, "memory.piece_cells", ">= 1", self.piece_cells)
 
 

@@ -86,6 +86,7 @@ def train(
         folder = held or run_folder.claim(out)
         if held is None:
             stack.enter_context(RunLock(folder.path))
+        folder.clean()
         run_folder.describe(folder, config, material.facts)
         cut = folder.cut_metrics(past.state.loop.metrics_bytes if past else 0)
         with Record(folder.path, has_stages=bool(config.stages)) as record:

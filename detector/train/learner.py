@@ -1,6 +1,7 @@
 """The model with everything that changes it, a step at a time."""
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -73,14 +74,13 @@ class Learner:
         factor *= self.lr_scale
         optim.set_lr(self._optimizer, factor)
         weights = stages.weights(config.stages, progress, self._base_weights)
-        step: StepLosses = self.objective(
-            batch,
-            weights,
-            aligned=config.assign.kind == "task_aligned" and progress >= config.assign.aligned_from,
-            lesson=self._lesson(batch, weights),
-        )
+        aligned = config.assign.kind == "task_aligned" and progress >= config.assign.aligned_from
         self._optimizer.zero_grad(set_to_none=True)
-        step.total.backward()
+        if config.memory.micro_batches == 1:
+            step = self.objective(batch, weights, aligned=aligned, lesson=self._lesson(batch, weights))
+            step.total.backward()
+        else:
+            step = self._by_parts(batch, weights, config.memory.micro_batches)
         norm = optim.clip(self.objective, config.optim)
         is_finite = self._world.all(torch.isfinite(norm + step.total.detach()))
         optim.step_if(self._optimizer, is_finite)
@@ -93,6 +93,28 @@ class Learner:
         losses = self._world.sum(self.objective.base_losses(step.losses, weights)) / self._world.size
         self.objective.balancer.observe(losses, gram if gram is not None else losses.new_zeros(2 * losses.shape), epoch)
         return Learned(losses=step.losses, branches=step.branches, stage=self.stage, gram=gram, is_finite=is_finite)
+
+    def _by_parts(self, batch: Batch, weights: Sequence[float], parts: int) -> StepLosses:
+        """Gradients and losses of a batch, added up over parts of it that all divide by the count of the whole."""
+        count = self.objective.count_positives(batch)
+        steps: list[StepLosses] = []
+        grams: list[Tensor | None] = []
+        size = math.ceil(len(batch.images) / parts)
+        for start in range(0, len(batch.images), size):
+            step: StepLosses = self.objective(batch.part(slice(start, start + size)), weights, count=count)
+            step.total.backward()
+            steps.append(step)
+            grams.append(self.objective.junction.gram)
+        measured = [gram for gram in grams if gram is not None]
+        # Between the parts nothing is measured: their gradients never meet at the trunk.
+        self.objective.junction.gram = torch.stack(measured).sum(dim=0) if measured else None
+        return StepLosses(
+            total=torch.stack([step.total.detach() for step in steps]).sum(),
+            losses=Losses(
+                terms=steps[0].losses.terms, values=torch.stack([step.losses.values for step in steps]).sum(dim=0)
+            ),
+            branches=torch.stack([step.branches for step in steps]).sum(dim=0),
+        )
 
     def statistics(self) -> list[Tensor]:
         """What a forward pass changes besides the weights: the statistics of the norms, and their averages."""

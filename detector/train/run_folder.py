@@ -13,7 +13,7 @@ import torchvision
 from detector import config_file, files
 from detector.config import RunConfig
 from detector.errors import ConfigError
-from detector.train import run_status
+from detector.train import lock, run_status
 from detector.types import LabelMap, Preprocess
 
 
@@ -52,6 +52,12 @@ class RunFolder:
         """Whether a step was recorded."""
         return self.metrics.is_file() and self.metrics.stat().st_size > 0
 
+    def clean(self) -> None:
+        """Remove what a crash left half written; only the process that holds the lock may."""
+        for path in self.path.glob(".*.tmp"):
+            if path.is_file():
+                path.unlink()
+
     def cut_metrics(self, length: int) -> int:
         """Move what stands behind `length` bytes, of steps that will be done again, to `metrics-cut.jsonl`.
 
@@ -73,8 +79,9 @@ class RunFolder:
 
 
 def existing(out: Path | None) -> RunFolder | None:
-    """The run that the folder holds, if it holds one."""
-    if out is None or not (out / "config.yaml").is_file() or not (out / "data.json").is_file():
+    """The run that the folder holds, if it holds one; it may have been killed before anything but its lock was made."""
+    names = ("config.yaml", "data.json")
+    if out is None or not ((out / lock.FILE).is_file() or all((out / name).is_file() for name in names)):
         return None
     return RunFolder(path=out)
 

@@ -225,6 +225,16 @@ def test_a_longer_run_goes_on_and_says_how(data: Path, tmp_path: Path, capsys: p
     assert "steps: 10" in (out / "config.yaml").read_text()
 
 
+def test_a_run_that_was_killed_before_its_settings_were_written_begins_again(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (".lock", "environment.json", ".best.safetensors.123.tmp"):
+        (tmp_path / name).touch()
+    assert run(data, tmp_path, 2) == 0
+    assert "holds a run that ended before its first step; it begins again" in capsys.readouterr().err
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
 def test_nothing_to_resume_is_an_error(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(data, tmp_path / "run", 4, "--resume") == 2
     assert "holds no run to resume" in capsys.readouterr().err

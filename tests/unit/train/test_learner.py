@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from detector.errors import ConfigError
-from detector.train.learner import Learner
+from detector.train.learner import Learned, Learner
 from detector.train.state import LearnerState
 from tests.unit.train import make
 
@@ -201,3 +201,38 @@ def test_a_loss_that_a_stage_fades_in_does_not_crush_the_others(kind: str) -> No
     for step in range(100):
         learning.learn(make.batch(), step / 100, epoch=step / 10)
     assert learning.objective.balancer.weights()[0] > 0.2  # the one that was there before
+
+
+def gradients(changes: dict[str, Any], parts: int, num_images: int = 6) -> tuple[dict[str, torch.Tensor], Learned]:
+    still = {"model.batch_norm": "frozen", "optim.clip_norm": 0.0, "memory.micro_batches": parts}
+    learning = learner(changes | still)
+    shown = learning.learn(make.batch(num_images), 0.0)
+    named = learning.objective.model.named_parameters()
+    return {name: p.grad.double() for name, p in named if p.grad is not None}, shown
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4, 6, 9])
+@pytest.mark.parametrize("changes", [{}, {"memory.heads": "sequential"}, {"assign.kind": "max_iou"}], ids=str)
+def test_parts_of_a_batch_add_up_to_the_whole(changes: dict[str, Any], parts: int) -> None:
+    """Objects lie unevenly: a part may have none, and each divides by the count of the whole."""
+    whole, expected = gradients(changes, 1)
+    found, shown = gradients(changes, parts)
+    assert found.keys() == whole.keys()
+    for name, gradient in whole.items():
+        # In float32; without rounding they are equal.
+        assert (found[name] - gradient).norm() <= 5e-6 * gradient.norm() + 1e-12, name
+    torch.testing.assert_close(shown.losses.values, expected.losses.values, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(shown.branches, expected.branches, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"balance.kind": "imtl_g"}, "balance.kind = imtl_g"),
+        ({"assign.kind": "task_aligned"}, "assign.kind = task_aligned"),
+        ({"optim.head_clip_norm": 1.0}, "optim.head_clip_norm = 1.0"),
+    ],
+)
+def test_what_cannot_be_added_up_is_refused(changes: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"memory.micro_batches = 2 does not go with {re.escape(key)}"):
+        make.config(changes | {"memory.micro_batches": 2})
