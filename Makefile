@@ -6,13 +6,14 @@ DEMO_MINUTES ?= 4
 # Two test processes with one thread each: torch's own threads get in one another's way.
 TEST_OPTIONS ?= -n 2
 FUZZ_CASES ?= 50000
+FAULTS ?= 100
 
 BIN := $(VENV)/bin
 DATA := data/blood-cells
 DEMO_IMAGES := $(addprefix $(DATA)/images/BloodImage_,00007.jpg 00011.jpg 00015.jpg 00016.jpg 00018.jpg 00019.jpg)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test fuzz bench check clean
+.PHONY: help demo setup test fuzz faults bench check clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -35,6 +36,8 @@ test: $(VENV)/.dev ## Run the tests
 fuzz: $(VENV)/.dev ## Compare the two scorers on 50,000 made-up data sets
 	OMP_NUM_THREADS=1 DETECTOR_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest -m fuzz $(TEST_OPTIONS)
 
+faults: $(VENV)/.dev ## Kill trainings 300 times and compare what they end with
+	OMP_NUM_THREADS=1 DETECTOR_FAULTS=$(FAULTS) $(BIN)/python -m pytest -m faults $(TEST_OPTIONS)
 bench: $(VENV)/.dev ## Measure speed beside torchvision and pycocotools, rewrite docs/performance.md
 	$(BIN)/python tools/benchmark.py all --docs docs --data $(DATA)
 

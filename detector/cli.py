@@ -9,9 +9,11 @@ import difflib
 import importlib
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -22,12 +24,14 @@ from detector.errors import ConfigError, DetectorError
 
 Options = TypeVar("Options", bound=forms.Form)
 
-INTERRUPTED = 130
+SIGNALLED = 128
+"""Plus the number of the signal is the exit code."""
+INTERRUPTED = SIGNALLED + signal.SIGINT
 
-COMMANDS = ("train", "eval", "predict", "benchmark")
+COMMANDS = ("train", "eval", "predict", "status", "replay", "benchmark")
 
 HELP = """\
-usage: detector {train,eval,predict,benchmark} ...
+usage: detector {train,eval,predict,status,replay,benchmark} ...
 
 Train, score and use an object detector on images with a COCO JSON.
 
@@ -35,6 +39,8 @@ commands:
   train      Train on a data set; writes a run folder with the best model.
   eval       Score a model, or a COCO results file, against ground truth.
   predict    Find objects in images; writes pictures and a COCO results file.
+  status     Say how a training run stands.
+  replay     Compute a step again that was not finite.
   benchmark  Measure this program: speed beside others, heads, files.
 
 `detector COMMAND --help` lists the options of a command, `detector --version`
@@ -47,7 +53,7 @@ examples:
 
 exit codes:
   0 done   1 failure while running   2 usage or configuration   3 data
-  4 model or checkpoint   130 interrupted
+  4 model or checkpoint   130 interrupted   143 ended by SIGTERM
 """
 
 
@@ -61,6 +67,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return evaluate(rest)
         case "predict":
             return predict(rest)
+        case "status":
+            return _door(forms.parse_status, _status, rest)
+        case "replay":
+            return _door(forms.parse_replay, _replay, rest)
         case "benchmark":
             return benchmark(rest)
         case "-h" | "--help":
@@ -107,6 +117,10 @@ def benchmark(argv: Sequence[str] | None = None) -> int:
 
 
 def _train(options: forms.Train) -> Answer:
+    if options.resume and options.out is None:
+        from detector.train import run_folder
+
+        options = replace(options, out=run_folder.last_unfinished())
     config = forms.config_of(options)
     if options.data is None and options.train_json is None:
         raise ConfigError("train needs DATA, or --train-json")
@@ -119,7 +133,7 @@ def _train(options: forms.Train) -> Answer:
     data = run.DataPaths(
         folder=options.data, train_json=options.train_json, val_json=options.val_json, images=options.images
     )
-    outcome = run.train(data, config, out=options.out, init=options.init, device=options.device)
+    outcome = run.train(data, config, out=options.out, init=options.init, device=options.device, resume=options.resume)
     # A run that was stopped before its first validation has no best model yet.
     model = outcome.best if outcome.best.exists() else outcome.last
     lines = [] if outcome.scores is None else ["best model on the validation split:", text.table(outcome.scores), ""]
@@ -129,21 +143,21 @@ def _train(options: forms.Train) -> Answer:
             "run_folder": str(outcome.run_folder),
             "model": str(model),
             "last": str(outcome.last),
-            "interrupted": outcome.interrupted,
+            "interrupted": outcome.interrupted_by is not None,
             "scores": None if outcome.scores is None else text.as_json(outcome.scores),
         },
-        warnings=(f"interrupted; the model so far is {model}",) if outcome.interrupted else (),
-        exit_code=INTERRUPTED if outcome.interrupted else 0,
+        warnings=outcome.remarks,
+        exit_code=0 if outcome.interrupted_by is None else SIGNALLED + outcome.interrupted_by,
     )
 
 
 def _evaluate(options: forms.Evaluate) -> Answer:
-    files = _results_files(options)
+    files = forms.results_files(options)
     if files is not None:
         return _evaluate_files(*files, options.engine)
     if not options.checkpoints or (options.data is None and options.annotations is None):
         raise ConfigError("eval needs CHECKPOINT and DATA (or --annotations), or --ground-truth and --predictions")
-    _check_eval_data(options)
+    forms.check_eval_data(options)
 
     from detector import run
     from detector.evaluate import text
@@ -169,44 +183,12 @@ def _evaluate(options: forms.Evaluate) -> Answer:
     )
 
 
-def _check_eval_data(options: forms.Evaluate) -> None:
-    """The data of eval is a folder, or one file with its images."""
-    if options.annotations is None:
-        if options.images is not None:
-            raise ConfigError("--images goes with --annotations; DATA knows its own images")
-        return
-    if options.data is not None:
-        raise ConfigError(f"--annotations and DATA {str(options.data)!r} both name the data; keep one")
-    if options.split != "test":
-        raise ConfigError("--split has no meaning beside --annotations; leave it out")
-
-
 def _evaluate_files(ground_truth: Path, predictions: Path, engine: Literal["hotcoco", "pycocotools"]) -> Answer:
     from detector import run
     from detector.evaluate import text
 
     scores = run.evaluate_files(ground_truth, predictions, engine=engine)
     return Answer(text=text.table(scores), values={"scores": text.as_json(scores), "results": str(predictions)})
-
-
-def _results_files(options: forms.Evaluate) -> tuple[Path, Path] | None:
-    """Ground truth and results file, where eval scores files; None where it runs a model."""
-    if options.ground_truth is None and options.predictions is None:
-        return None
-    if options.ground_truth is None or options.predictions is None:
-        raise ConfigError("--ground-truth and --predictions go together")
-    of_a_model = {
-        "CHECKPOINT": options.checkpoints != (),
-        "--annotations": options.annotations is not None,
-        "--images": options.images is not None,
-        "--split": options.split != "test",
-        "--out": options.out is not None,
-        "--device": options.device != "auto",
-    }
-    for name, given in of_a_model.items():
-        if given:
-            raise ConfigError(f"{name} has no meaning beside --ground-truth and --predictions; leave it out")
-    return options.ground_truth, options.predictions
 
 
 def _predict(options: forms.Predict) -> Answer:
@@ -236,6 +218,23 @@ def _predict(options: forms.Predict) -> Answer:
         },
         warnings=tuple(f"left out: {reason}" for reason in outcome.unreadable),
     )
+
+
+def _status(options: forms.Status) -> Answer:
+    from detector.train import lock, run_status
+
+    found = run_status.read(options.run)
+    is_alive = lock.is_held(options.run)
+    return Answer(
+        text=run_status.describe(options.run, found, is_alive=is_alive), values={**asdict(found), "is_alive": is_alive}
+    )
+
+
+def _replay(options: forms.Replay) -> Answer:
+    from detector import run
+
+    outcome = run.replay(options.file)
+    return Answer(text=outcome.text(), values=outcome.values())
 
 
 def _benchmark(options: benchmark_cli.Command) -> Answer:

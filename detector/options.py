@@ -33,6 +33,7 @@ examples:
   detector train data/blood-cells --epochs 50 --set optim.weight_decay=0.01
   detector train --train-json a.json --val-json b.json --images pictures/
   detector train data/blood-cells --config runs/train-001/config.yaml
+  detector train data/blood-cells --out runs/train-001 --resume --epochs 80
 """
 
 EVAL_EXAMPLES = """\
@@ -48,6 +49,17 @@ examples:
   detector predict runs/train-001/best.safetensors image.jpg
   detector predict runs/train-001/best.safetensors photos/ --score 0.5
   detector predict a.safetensors b.safetensors photos/
+"""
+
+STATUS_EXAMPLES = """\
+examples:
+  detector status runs/train-001
+  detector status runs/train-001 --json
+"""
+
+REPLAY_EXAMPLES = """\
+examples:
+  detector replay runs/train-001/nonfinite-step-120.pt
 """
 
 Device = Annotated[Literal["auto", "cpu", "cuda"], conf.arg(help="Where to compute; auto takes a GPU if there is one.")]
@@ -103,6 +115,8 @@ class Train:
     """Wall-clock time."""
     out: Annotated[Path | None, shown("DIR", "(default: runs/train-001, counted up)")] = None
     """Run folder."""
+    resume: Annotated[bool, conf.arg(help_behavior_hint="")] = False
+    """Go on with the unfinished run in --out, or the last of runs/, with its settings; a longer length is allowed."""
     init: Annotated[str, conf.arg(metavar="imagenet|none|FILE")] = "none"
     """First weights. imagenet downloads the trunk once; FILE is a model file."""
     teacher: Annotated[Path | None, shown("FILE")] = None
@@ -208,6 +222,27 @@ class Predict:
         return self.inputs[len(self.checkpoints) :]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Say how a training run stands."""
+
+    run: Annotated[Path, conf.Positional, conf.arg(metavar="RUN")]
+    """Its folder."""
+    as_json: AsJson = False
+    debug: Debug = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """Compute a step again that was left out of a training because it was not finite."""
+
+    file: Annotated[Path, conf.Positional, conf.arg(metavar="FILE")]
+    """nonfinite-step-N.pt of a run folder."""
+    imports: Imports = ()
+    as_json: AsJson = False
+    debug: Debug = False
+
+
 def _leading_models(inputs: Sequence[Path]) -> tuple[Path, ...]:
     more = takewhile(lambda path: path.suffix == MODEL_SUFFIX, inputs[1:])
     return (*inputs[:1], *more)
@@ -225,13 +260,56 @@ def parse_predict(argv: Sequence[str]) -> Predict:
     return parse(Predict, argv, prog="detector predict", examples=PREDICT_EXAMPLES)
 
 
+def parse_status(argv: Sequence[str]) -> Status:
+    return parse(Status, argv, prog="detector status", examples=STATUS_EXAMPLES)
+
+
+def parse_replay(argv: Sequence[str]) -> Replay:
+    return parse(Replay, argv, prog="detector replay", examples=REPLAY_EXAMPLES)
+
+
+def check_eval_data(options: Evaluate) -> None:
+    """The data of eval is a folder, or one file with its images."""
+    if options.annotations is None:
+        if options.images is not None:
+            raise ConfigError("--images goes with --annotations; DATA knows its own images")
+        return
+    if options.data is not None:
+        raise ConfigError(f"--annotations and DATA {str(options.data)!r} both name the data; keep one")
+    if options.split != "test":
+        raise ConfigError("--split has no meaning beside --annotations; leave it out")
+
+
+def results_files(options: Evaluate) -> tuple[Path, Path] | None:
+    """Ground truth and results file, where eval scores files; None where it runs a model."""
+    if options.ground_truth is None and options.predictions is None:
+        return None
+    if options.ground_truth is None or options.predictions is None:
+        raise ConfigError("--ground-truth and --predictions go together")
+    of_a_model = {
+        "CHECKPOINT": options.checkpoints != (),
+        "--annotations": options.annotations is not None,
+        "--images": options.images is not None,
+        "--split": options.split != "test",
+        "--out": options.out is not None,
+        "--device": options.device != "auto",
+    }
+    for name, given in of_a_model.items():
+        if given:
+            raise ConfigError(f"{name} has no meaning beside --ground-truth and --predictions; leave it out")
+    return options.ground_truth, options.predictions
+
+
 def config_of(options: Train) -> RunConfig:
-    """Resolve the settings: default < recipe or file < option.
+    """Resolve the settings: default < recipe or file (that of the run, where it is gone on with) < option.
 
     Raises:
         ConfigError: the file or a value is wrong, or a setting is given both by its own option and by --set.
     """
-    base = recipes.make(options.recipe) if options.config is None else config_file.load(options.config)
+    of_run = options.out / "config.yaml" if options.resume and options.out is not None else None
+    file = of_run if options.config is None and options.recipe == "small" and of_run and of_run.is_file() else None
+    file = options.config if options.config is not None else file
+    base = recipes.make(options.recipe) if file is None else config_file.load(file)
     settings = dict(config_file.parse_override(text) for text in options.settings)
     own = _own_options(options)
     twice = sorted(own.keys() & settings.keys())

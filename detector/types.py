@@ -124,6 +124,22 @@ class Batch:
             unreadable=self.unreadable,
         )
 
+    def part(self, images: slice) -> Self:
+        """Some of the images, without a copy."""
+        t = self.targets
+        return type(self)(
+            images=self.images[images],
+            targets=Targets(
+                boxes=t.boxes[images],
+                labels=t.labels[images],
+                is_object=t.is_object[images],
+                is_crowd=None if t.is_crowd is None else t.is_crowd[images],
+            ),
+            indices=self.indices[images],
+            placements=self.placements[images],
+            unreadable=self.unreadable,
+        )
+
     def pin(self) -> Self:
         """Copy to page-locked memory, from which a transfer to the GPU can overlap with work."""
         t = self.targets

@@ -10,6 +10,7 @@ from detector.config.training import (
     LOOK_AT_GRADIENTS,
     AssignConfig,
     BalanceConfig,
+    CheckpointConfig,
     DistillConfig,
     LengthConfig,
     LossConfig,
@@ -39,6 +40,7 @@ class RunConfig:
     distill: DistillConfig = DistillConfig()
     balance: BalanceConfig = BalanceConfig()
     memory: MemoryConfig = MemoryConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     optim: OptimConfig = field(default_factory=OptimConfig)
     length: LengthConfig = field(default_factory=lambda: LengthConfig(epochs=36))
     stages: tuple[StageConfig, ...] = ()
@@ -55,6 +57,22 @@ class RunConfig:
             )
         self._check_balance()
         self._check_stages()
+        self._check_micro_batches()
+
+    def _check_micro_batches(self) -> None:
+        """What is no sum over images cannot be added up over parts of a batch."""
+        if self.memory.micro_batches == 1:
+            return
+        for key, is_sum in (
+            (f"balance.kind = {self.balance.kind}", self.balance.kind in ("fixed", "dwa")),
+            (f"assign.kind = {self.assign.kind}", self.assign.kind != "task_aligned"),
+            (f"optim.head_clip_norm = {self.optim.head_clip_norm}", self.optim.head_clip_norm == 0),
+            ("distill.teacher", self.distill.teacher is None),
+        ):
+            if not is_sum:
+                raise ConfigError(
+                    f"memory.micro_batches = {self.memory.micro_batches} does not go with {key}; set it to 1"
+                )
 
     def _check_single_answer(self) -> None:
         """A pooled trunk gives one answer an image; nothing of the dense way fits it, and the other way round."""

@@ -153,8 +153,12 @@ class MemoryConfig:
     """Cells (of the pyramid, times images) in a piece; null chooses for the device."""
     checkpoint: Literal["none", "trunk", "heads", "all"] = "none"
     """Whose activations are computed again in the backward pass instead of kept; the gradients are equal."""
+    micro_batches: int = 1
+    """Parts of a batch that go through the network one after another before the step. With norms that are still
+    (model.batch_norm = frozen) the gradients are those of the whole batch."""
 
     def __post_init__(self) -> None:
+        require(self.micro_batches >= 1, "memory.micro_batches", ">= 1", self.micro_batches)
         require(self.piece_cells is None or self.piece_cells >= 1, "memory.piece_cells", ">= 1", self.piece_cells)
 
 
@@ -204,6 +208,8 @@ class LengthConfig:
     minutes: float | None = None
     evaluations: int = 10
     """Times the validation split is scored, evenly spread; the last is at the end."""
+    patience: int | None = None
+    """Scorings in a row without a better one that end the run early; null for never."""
 
     def __post_init__(self) -> None:
         given = {
@@ -216,3 +222,15 @@ class LengthConfig:
         for name, value in given.items():
             require(0 < value < float("inf"), f"length.{name}", "a positive number", value)
         require(self.evaluations >= 1, "length.evaluations", ">= 1", self.evaluations)
+        require(self.patience is None or self.patience >= 1, "length.patience", ">= 1", self.patience)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointConfig:
+    """How often training can be gone back to."""
+
+    seconds: float = 60.0
+    """Between two checkpoints; longer where copying the state would cost more than a fiftieth of the time."""
+
+    def __post_init__(self) -> None:
+        require(self.seconds >= 0, "checkpoint.seconds", ">= 0", self.seconds)

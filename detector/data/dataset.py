@@ -40,13 +40,13 @@ class TrainingSet(Dataset[Outcome]):
         seed: int,
         cache: ImageCache | None = None,
     ) -> None:
-        self._columns = columns
+        self.columns = columns
         self._seed = seed
         self._augment = Augmenter(config, preprocess.canvas_hw, preprocess.padding)
         self._cache = cache
 
     def __len__(self) -> int:
-        return len(self._columns)
+        return len(self.columns)
 
     def __getitem__(self, key: Key) -> Outcome:
         epoch, wanted, window_hw = key
@@ -65,10 +65,10 @@ class TrainingSet(Dataset[Outcome]):
                 unreadable=tuple(unreadable),
             )
         last = unreadable[-1]
-        return DataError(f"{self._columns.annotations}: none of its {len(self)} images can be read; the last: {last}")
+        return DataError(f"{self.columns.annotations}: none of its {len(self)} images can be read; the last: {last}")
 
     def _sample(self, row: int, rng_key: augment.Key, window_hw: tuple[int, int]) -> Sample:
-        columns = self._columns
+        columns = self.columns
         if self._cache is not None:
             kept = self._cache.image(row, lambda: _open(columns, row).pixels())
             if kept is not None:
@@ -86,18 +86,18 @@ class EvaluationSet(Dataset[Outcome]):
     """Letterboxed images in the order of the file; an unreadable one is an item without a sample."""
 
     def __init__(self, columns: Columns, preprocess: Preprocess) -> None:
-        self._columns = columns
+        self.columns = columns
         self._preprocess = preprocess
 
     def __len__(self) -> int:
-        return len(self._columns)
+        return len(self.columns)
 
     def __getitem__(self, index: int) -> Outcome:
         canvas_hw = self._preprocess.canvas_hw
         try:
-            sample = load_sample(self._columns, index)
+            sample = load_sample(self.columns, index)
         except DataError as error:
-            height, width = self._columns.sizes_hw[index].tolist()
+            height, width = self.columns.sizes_hw[index].tolist()
             placement = letterbox.fit((height, width), canvas_hw)
             return Item(sample=None, index=index, placement=placement, unreadable=(str(error),))
         canvas, placement = place(sample.image, canvas_hw, self._preprocess.padding)

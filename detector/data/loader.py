@@ -5,10 +5,14 @@ import os
 import shutil
 import signal
 import sys
+import threading
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,6 +30,10 @@ from detector.types import Batch, BatchShape, Preprocess
 
 _log = logging.getLogger(__name__)
 _SHARED_MEMORY = Path("/dev/shm")
+WORKER_TIMEOUT = 120.0  # seconds without a batch; then the process that should have made it is given up
+_LOOK_EVERY = 5.0  # seconds: whether they live
+_MOST_FAILURES = 3
+_SHOWN = 4
 _BATCHES_IN_FLIGHT = 3  # of one process: two prefetched, one in the hands of the trainer
 
 
@@ -167,6 +175,13 @@ def _collate(outcomes: Sequence[Outcome]) -> _Parcel:
     return _Parcel(collate([item for item in outcomes if isinstance(item, Item)]))
 
 
+@dataclass(frozen=True, slots=True)
+class _WorkersLostError(Exception):
+    """A loader process was killed, or does not answer."""
+
+    reason: str
+
+
 def _batches(
     dataset: Dataset[Outcome],
     keys: Iterable[list[Key]] | Iterable[list[int]],
@@ -174,6 +189,54 @@ def _batches(
     workers: int,
     pin: bool,
 ) -> Iterator[Batch]:
+    """The batches of the keys, in their order.
+
+    Where a loader process is lost, new ones make the batches that were not delivered yet: none is lost, none comes
+    twice, since a batch is a pure function of its keys.
+
+    Raises:
+        DataError: no image can be read, or the processes are lost again and again over the same batch.
+    """
+    remaining = iter(keys)
+    asked: deque[list[Any]] = deque()
+    failures = 0
+    while True:
+        again = list(asked)
+        asked.clear()
+        noted = _noted(chain(again, remaining), asked)
+        try:
+            for parcel in _parcels(dataset, noted, workers=workers, pin=pin):
+                if isinstance(parcel.content, DataError):
+                    raise parcel.content
+                failures = 0
+                asked.popleft()
+                yield parcel.content
+        except _WorkersLostError as error:
+            failures += 1
+            what = f"{error.reason}, while it made the batch of {_names(dataset, asked[0] if asked else [])}"
+            if failures >= _MOST_FAILURES:
+                raise DataError(
+                    f"{what}, {failures} times in a row; look at these images, free memory, or set --workers 0"
+                ) from error
+            _log.warning("%s; new processes make it again", what)
+        else:
+            return
+
+
+def _noted(keys: Iterable[list[Any]], asked: deque[list[Any]]) -> Iterator[list[Any]]:
+    for batch in keys:
+        asked.append(batch)
+        yield batch
+
+
+def _names(dataset: Dataset[Outcome], batch: Sequence[Key] | Sequence[int]) -> str:
+    assert isinstance(dataset, TrainingSet | EvaluationSet)
+    rows = [key if isinstance(key, int) else key[1] for key in batch]
+    names = [str(dataset.columns.path(row)) for row in rows[:_SHOWN]]
+    return ", ".join(names) + (f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else "")
+
+
+def _parcels(dataset: Dataset[Outcome], keys: Iterable[list[Any]], *, workers: int, pin: bool) -> Iterator[_Parcel]:
     with warnings.catch_warnings():
         # Whoever sets more processes than cores was told so by the documentation of the setting.
         warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
@@ -186,18 +249,41 @@ def _batches(
                 collate_fn=_collate,
                 num_workers=workers,
                 pin_memory=pin,
+                timeout=_LOOK_EVERY if workers else 0,
                 worker_init_fn=_start_worker if workers else None,
                 # A forked process starts at once, shares the columns, and asks no `__main__` guard of the user.
                 multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
                 generator=torch.Generator(),  # else the loader would draw from, and so move, the global one
             )
         )
-    for parcel in parcels:
-        if isinstance(parcel.content, DataError):
-            raise parcel.content
-        yield parcel.content
+    if workers and threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD"):
+        # torch's handler raises in the middle of whatever the trainer is doing; the look below is enough.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    waited = 0.0
+    while True:
+        try:
+            parcel = next(parcels)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            reason = str(error).split("\n", 1)[0].rstrip(". ")
+            waited += _LOOK_EVERY
+            # torch has no class for either.
+            is_late = workers and reason.startswith("DataLoader timed out")
+            if is_late and waited < WORKER_TIMEOUT:
+                continue
+            if is_late or (workers and reason.startswith("DataLoader worker")):
+                parcels._shutdown_workers()  # pyright: ignore
+                late = f"no loader process has answered for {WORKER_TIMEOUT:g} seconds"
+                raise _WorkersLostError(late if is_late else reason) from error
+            raise
+        waited = 0.0
+        yield parcel
 
 
 def _start_worker(_: int) -> None:
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it then ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # with which the parent ends one that hangs
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)

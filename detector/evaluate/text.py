@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any, Final
 
-from detector.evaluate.coco import Scores
+from detector.evaluate.coco import ClassScore, Scores
 
 _NAMES: Final = (
     "AP, IoU 0.50 to 0.95",
@@ -39,6 +39,14 @@ def table(scores: Scores) -> str:
 def as_json(scores: Scores) -> dict[str, Any]:
     """Return what `json.dumps` takes; the numbers unrounded, -1 for "not defined" as pycocotools has it."""
     return asdict(scores)
+
+
+def of_json(tree: dict[str, Any]) -> Scores:
+    """What `as_json` was given."""
+    values = dict(tree)
+    values["per_class"] = tuple(ClassScore(**entry) for entry in tree["per_class"])
+    values["notes"] = tuple(tree["notes"])
+    return Scores(**values)
 
 
 def _number(value: float) -> str:

@@ -45,6 +45,9 @@ def save(path: Path, trained: TrainedModel, weights: Mapping[str, Tensor] | None
         path: Where to; its folder exists.
         trained: What to write.
         weights: Instead of the model's own state, e.g. the averaged one.
+
+    Raises:
+        OSError: the disk is full, or the folder gone.
     """
     state = trained.model.state_dict() if weights is None else weights
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
@@ -56,7 +59,11 @@ def save(path: Path, trained: TrainedModel, weights: Mapping[str, Tensor] | None
     }
     metadata["sha256"] = _checksum(tensors, metadata)
     with files.written_whole(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+            _order_header(temporary)
+        except SafetensorError as error:  # what the system said is inside
+            raise OSError(str(error)) from error
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> TrainedModel:
@@ -135,6 +142,18 @@ class _Opened(Protocol):
     def keys(self) -> list[str]: ...
     def get_tensor(self, name: str) -> Tensor: ...
     def metadata(self) -> dict[str, str] | None: ...
+
+
+def _order_header(path: Path) -> None:
+    """Sort the metadata: safetensors draws another order each time, and equal models are to be equal files."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= length:
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -4,5 +4,6 @@ from detector.run.data_paths import DataPaths
 from detector.run.predicting import predict
 from detector.run.scoring import EvalOutcome, evaluate, evaluate_files
 from detector.run.training import TrainOutcome, train
+from detector.train.forensics import replay
 
-__all__ = ["DataPaths", "EvalOutcome", "TrainOutcome", "evaluate", "evaluate_files", "predict", "train"]
+__all__ = ["DataPaths", "EvalOutcome", "TrainOutcome", "evaluate", "evaluate_files", "predict", "replay", "train"]

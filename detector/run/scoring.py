@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from detector import files, progress
 from detector.data import coco, layout, loader
 from detector.data.columns import Columns
@@ -86,15 +88,21 @@ def score(
     show: Callable[[int, int], None] | None = None,
     *,
     engine: Engine = "hotcoco",
+    dtype: torch.dtype | None = None,
 ) -> tuple[Scores, Results]:
-    """Scores and detections of a model on a split, or of several together; the columns have the label map of all."""
-    of_each = [_found(model, columns, on_unreadable) for model in models]
+    """Scores and detections of a model on a split, or of several together; the columns have the label map of all.
+
+    The convolutions run in `dtype`; None for what the settings of each model say.
+    """
+    of_each = [_found(model, columns, on_unreadable, dtype) for model in models]
     found = of_each[0] if len(models) == 1 else _fused(models, columns, of_each)
     results = collect.results(found, columns, progress=show)
     return coco_scores.score(columns.annotations, results, engine=engine), results
 
 
-def _found(model: TrainedModel, columns: Columns, on_unreadable: Callable[[str], None]) -> Iterator[Found]:
+def _found(
+    model: TrainedModel, columns: Columns, on_unreadable: Callable[[str], None], dtype: torch.dtype | None
+) -> Iterator[Found]:
     device = next(model.model.parameters()).device
     batches = loader.evaluation_loader(
         columns,
@@ -103,7 +111,7 @@ def _found(model: TrainedModel, columns: Columns, on_unreadable: Callable[[str],
         workers=loader.num_workers(model.config.data),
         pin=device.type == "cuda",
     )
-    detect = partial(inference.detect, model, dtype=precision.resolve(model.config.precision, device))
+    detect = partial(inference.detect, model, dtype=dtype or precision.resolve(model.config.precision, device))
     return collect.detections(detect, batches, on_unreadable=on_unreadable)
 
 

@@ -1,36 +1,42 @@
 """Train a model: data, network, loop and run folder put together."""
 
 import dataclasses
-import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 
 from detector.config import RunConfig
-from detector.data import check, coco, loader
-from detector.data.columns import Columns
-from detector.errors import ConfigError
+from detector.data import loader
+from detector.errors import CheckpointError, ConfigError, DetectorError
 from detector.evaluate.coco import Scores
-from detector.geometry import letterbox
-from detector.model import compiled, model_file, precision, pretrained
+from detector.model import compiled, pretrained
 from detector.model import detector as network
 from detector.model import device as devices
-from detector.model.detector import DetectionModel
 from detector.model.model_file import TrainedModel
 from detector.report import balance
+from detector.run import resuming
 from detector.run.data_paths import DataPaths
-from detector.run.scoring import score
-from detector.train import distillation, engine, run_folder, schedule
-from detector.train.engine import Hooks, Quality
+from detector.run.material import Material
+from detector.run.material import gather as material_of
+from detector.run.model_keeper import ModelKeeper, read_scores
+from detector.train import distillation, engine, forensics, run_folder, schedule
+from detector.train.checkpoint import Identity, Loaded, NotWrittenError, Store
+from detector.train.engine import Outcome, Task
+from detector.train.health import DivergedError, Suspect
+from detector.train.keeper import Hooks
 from detector.train.learner import Learner
+from detector.train.lock import RunLock
 from detector.train.record import Record
 from detector.train.run_folder import RunFolder
-from detector.types import Preprocess
+from detector.train.saver import Saver
+from detector.train.state import TrainingState
 
-_LAST_STRIDE = 32  # of the backbone
-_BACKBONE_PARTS = 5
+MOST_ROLLBACKS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,79 +46,230 @@ class TrainOutcome:
     last: Path
     scores: Scores | None
     """Of the best model on the validation split; None where there is none or the run was interrupted."""
-    interrupted: bool
+    interrupted_by: int | None
+    """Number of the signal."""
+    remarks: tuple[str, ...] = ()
+    """What the user should know."""
 
 
-def train(data: DataPaths, config: RunConfig, *, out: Path | None, init: str, device: str) -> TrainOutcome:
-    """Train a detector; see `detector train --help`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Past:
+    """A run that is gone on with."""
+
+    loaded: Loaded
+    state: TrainingState
+    """That of the checkpoint, under the length that is wanted now."""
+    remarks: tuple[str, ...]
+
+
+def train(
+    data: DataPaths, config: RunConfig, *, out: Path | None, init: str, device: str, resume: bool = False
+) -> TrainOutcome:
+    """Train a detector, or go on with the run in `out`; see `detector train --help`."""
     target = devices.resolve(device)
-    run_folder.require_free(out)
-    train_files = data.split("train")
-    columns = coco.read(train_files.annotations, train_files.images)
-    check.require_objects(columns)
-    val_columns = _validation_columns(data, columns)
-    preprocess = Preprocess(canvas_hw=letterbox.choose_canvas(columns.sizes_hw, config.data.image_size))
-    _require_statistics(config, preprocess.canvas_hw)
-
-    torch.manual_seed(config.seed)
-    model = network.build(config, num_classes=len(columns.label_map), preprocess=preprocess)
-    loaded = pretrained.initialise(model, init, config)
-    model.to(target)
-    trained = TrainedModel(model=model, config=config, label_map=columns.label_map, preprocess=preprocess)
-    dtype = precision.resolve(config.precision, target)
-    learner = _learner(trained, dtype)
-
-    facts = run_folder.Facts(
-        device=target,
-        dtype=dtype,
-        init=init,
-        label_map=columns.label_map,
-        preprocess=preprocess,
-        splits={"train": _fingerprint(columns)} | ({"val": _fingerprint(val_columns)} if val_columns else {}),
-    )
-    folder = run_folder.create(out, config, facts)
-    with Record(folder.path, has_stages=bool(config.stages)) as record:
-        _introduce(record, columns, val_columns, trained, loaded, facts)
-        if config.compile:
-            record.say(_compile(trained, target, dtype).sentence())
-        outcome = _fit(learner, trained, columns, val_columns, folder, record)
+    held = run_folder.existing(out)
+    if held is None:
+        if resume:
+            raise ConfigError(f"{out or 'runs'}: holds no run to resume; leave --resume out to start one")
+        run_folder.require_free(out)
+    with ExitStack() as stack:
+        if held is not None:
+            stack.enter_context(RunLock(held.path))
+        loaded = None if held is None else _newest(held)
+        material = material_of(data, config, target, init, loaded)
+        past = None
+        if held is not None and loaded is not None:
+            past = _past(held, loaded, material, resume=resume)
+            if past.state.loop.finished:
+                return _of_finished(held)
+        trained, learner, weights = _build(material, init, past)
+        folder = held or run_folder.claim(out)
+        if held is None:
+            stack.enter_context(RunLock(folder.path))
+        folder.clean()
+        run_folder.describe(folder, config, material.facts)
+        cut = folder.cut_metrics(past.state.loop.metrics_bytes if past else 0)
+        with Record(folder.path, has_stages=bool(config.stages)) as record:
+            _introduce(record, material, trained, weights)
+            if held is not None:
+                _introduce_past(record, held, past, cut)
+            if config.compile:
+                record.say(_compile(trained, target, material.facts.dtype).sentence())
+            outcome = _fit(learner, trained, material, folder, record, past)
     balance.draw(folder.metrics, folder.balance_plot)
     return outcome
+
+
+def _newest(held: RunFolder) -> Loaded | None:
+    """The newest checkpoint of a run; None where it was killed before its first step.
+
+    Raises:
+        CheckpointError: there is none although steps were done, or all are damaged.
+    """
+    loaded = Store(held.checkpoints).read_newest()
+    if loaded is None and held.has_begun:
+        raise CheckpointError(
+            f"{held.path}: holds a run without checkpoints, which cannot be gone on with; choose another --out, or "
+            "remove it"
+        )
+    return loaded
+
+
+def _past(held: RunFolder, loaded: Loaded, material: Material, *, resume: bool) -> _Past:
+    remarks = resuming.require_same(held, loaded, material.identity, material.config, resume=resume)
+    state, said = resuming.replan(loaded.state, loaded.identity, material.config, num_images=len(material.columns))
+    return _Past(loaded=loaded, state=state, remarks=(*loaded.remarks, *remarks, *said))
+
+
+def _build(material: Material, init: str, past: _Past | None) -> tuple[TrainedModel, Learner, pretrained.Loaded | None]:
+    """The network with what changes it, from the first weights or where the run stopped."""
+    config, facts = material.config, material.facts
+    torch.manual_seed(config.seed)
+    model = network.build(config, num_classes=len(facts.label_map), preprocess=facts.preprocess)
+    weights = pretrained.initialise(model, init, config) if past is None else None
+    model.to(facts.device)
+    trained = TrainedModel(model=model, config=config, label_map=facts.label_map, preprocess=facts.preprocess)
+    learner = _learner(trained, facts.dtype)
+    if past is not None:
+        try:
+            learner.restore(past.state.learner)
+        except CheckpointError as error:
+            raise CheckpointError(f"{past.loaded.path}: {error}") from error
+    return trained, learner, weights
+
+
+def _of_finished(held: RunFolder) -> TrainOutcome:
+    return TrainOutcome(
+        run_folder=held.path,
+        best=held.best,
+        last=held.last,
+        scores=read_scores(held),
+        interrupted_by=None,
+        remarks=(f"{held.path}: the run was finished already; more --epochs with --resume make it longer",),
+    )
 
 
 def _fit(
     learner: Learner,
     trained: TrainedModel,
-    columns: Columns,
-    val_columns: Columns | None,
+    material: Material,
     folder: RunFolder,
     record: Record,
+    past: _Past | None,
 ) -> TrainOutcome:
-    preprocess, config = trained.preprocess, trained.config
-    pin = learner.device.type == "cuda"
-    keeper = _ModelKeeper(trained, val_columns, folder, record)
-    outcome = engine.fit(
-        learner,
-        lambda shapes: loader.training_loader(columns, preprocess, config, shapes, pin=pin),
-        config=config,
-        canvas_hw=preprocess.canvas_hw,
-        num_images=len(columns),
-        hooks=Hooks(
-            evaluate=keeper.evaluate if val_columns else None,
-            keep_best=keeper.keep_best,
-            keep_last=keeper.keep_last,
-        ),
-        record=record,
+    store = Store(folder.checkpoints)
+    if past is not None:
+        store.set_aside(past.loaded.path)
+    store.clean()
+    saver = Saver(store, material.identity, record, seconds=trained.config.checkpoint.seconds)
+    keeper = ModelKeeper(trained, material, folder, record)
+    task = _task(trained, material, learner.device)
+    hooks = Hooks(
+        evaluate=keeper.evaluate if material.val_columns else None,
+        keep_best=keeper.keep_best,
+        keep_last=keeper.keep_last,
     )
+
+    def attempt(start: TrainingState | None) -> Outcome:
+        return engine.fit(
+            learner,
+            task,
+            hooks=hooks,
+            record=record,
+            saver=saver,
+            write_suspect=partial(_write_suspect, learner, trained, material, folder),
+            start=start,
+        )
+
+    try:
+        outcome = _attempts(attempt, learner, store, material.identity, record, past.state if past else None)
+    except OSError as error:
+        raise DetectorError(f"{folder.path}: cannot be written ({error.strerror or error}); make room") from error
+    finally:
+        saver.wait()
     for reason in outcome.unreadable:
         record.say(f"left out of training: {reason}")
     return TrainOutcome(
         run_folder=folder.path,
         best=folder.best,
         last=folder.last,
-        scores=keeper.best_scores,
-        interrupted=outcome.interrupted,
+        scores=keeper.scores_of(outcome),
+        interrupted_by=outcome.interrupted_by,
+        remarks=(
+            (f"interrupted; the model so far is {folder.best}; the same command with --out {folder.path} goes on",)
+            if outcome.interrupted
+            else ()
+        ),
     )
+
+
+def _task(trained: TrainedModel, material: Material, device: torch.device) -> Task:
+    config, preprocess = trained.config, trained.preprocess
+    return Task(
+        config=config,
+        canvas_hw=preprocess.canvas_hw,
+        num_images=len(material.columns),
+        open_batches=lambda shapes, first: loader.training_loader(
+            material.columns, preprocess, config, shapes, first=first, pin=device.type == "cuda"
+        ),
+    )
+
+
+def _write_suspect(
+    learner: Learner, trained: TrainedModel, material: Material, folder: RunFolder, suspect: Suspect
+) -> str | None:
+    names = [material.columns.file_name(row) for row in cast("list[int]", suspect.batch.indices.tolist())]
+    try:
+        return str(forensics.write(folder.path, suspect, learner, trained, material.facts.precision, names))
+    except OSError:
+        return None  # the warning itself is what matters
+
+
+def _attempts(
+    attempt: Callable[[TrainingState | None], Outcome],
+    learner: Learner,
+    store: Store,
+    identity: Identity,
+    record: Record,
+    start: TrainingState | None,
+) -> Outcome:
+    """Train; where that diverges, go back to the last good state with half the rate, some times.
+
+    Raises:
+        DetectorError: it diverges again and again.
+    """
+    while True:
+        try:
+            return attempt(start)
+        except DivergedError as error:
+            loaded = store.read_newest()
+            rollbacks = 0 if loaded is None else loaded.state.loop.rollbacks
+            if loaded is None or rollbacks >= MOST_ROLLBACKS:
+                raise DetectorError(
+                    f"{error}, also after going back {rollbacks} times: lower optim.lr (now {learner.lr:.1e}) or "
+                    "lengthen optim.warmup_steps"
+                ) from error
+            scale = loaded.state.learner.lr_scale / 2
+            start = dataclasses.replace(
+                loaded.state,
+                learner=dataclasses.replace(loaded.state.learner, lr_scale=scale),
+                loop=dataclasses.replace(
+                    loaded.state.loop, rollbacks=rollbacks + 1, skipped_in_a_row=0, seconds=error.seconds
+                ),
+            )
+            record.say(
+                f"warning: {error}: back to step {start.learner.steps}, with {scale:g} of the learning rate from now on"
+            )
+            _write_at_once(store, start, identity, record)
+            learner.restore(start.learner)
+
+
+def _write_at_once(store: Store, state: TrainingState, identity: Identity, record: Record) -> None:
+    """So that a process that is killed now does not try the higher rate again."""
+    try:
+        store.write(state.snapshot(), identity)
+    except NotWrittenError as error:
+        record.say(f"warning: {error}")
 
 
 def _learner(trained: TrainedModel, dtype: torch.dtype) -> Learner:
@@ -127,97 +284,12 @@ def _compile(trained: TrainedModel, device: torch.device, dtype: torch.dtype) ->
     return compiled.for_training(trained.model, images, dtype=dtype)
 
 
-class _StopRequested(Exception):  # noqa: N818 - not an error
-    """The user does not want to wait for the end of a scoring."""
-
-
-class _ModelKeeper:
-    """What the training loop calls back: scores a candidate on the validation split, writes models."""
-
-    def __init__(self, trained: TrainedModel, val_columns: Columns | None, folder: RunFolder, record: Record) -> None:
-        self._trained = trained
-        self._val_columns = val_columns
-        self._folder = folder
-        self._record = record
-        self._scores: Scores | None = None
-        self._named: set[str] = set()
-        self.best_scores: Scores | None = None
-
-    def evaluate(self, candidate: DetectionModel, should_stop: Callable[[], bool]) -> Quality | None:
-        assert self._val_columns is not None
-
-        def show(done: int, total: int) -> None:
-            if should_stop() and done < total:
-                raise _StopRequested
-
-        try:
-            self._scores, _ = score([self._with(candidate)], self._val_columns, self._name_once, show)
-        except _StopRequested:
-            return None
-        return Quality(ap=self._scores.ap, ap50=self._scores.ap50)
-
-    def keep_best(self, candidate: DetectionModel) -> None:
-        self.best_scores = self._scores
-        model_file.save(self._folder.best, self._with(candidate))
-
-    def keep_last(self, candidate: DetectionModel) -> None:
-        model_file.save(self._folder.last, self._with(candidate))
-
-    def _with(self, candidate: DetectionModel) -> TrainedModel:
-        """The candidate in place of the model that is being trained."""
-        return dataclasses.replace(self._trained, model=candidate)
-
-    def _name_once(self, reason: str) -> None:
-        if reason not in self._named:
-            self._named.add(reason)
-            self._record.say(f"validation counts its objects as missed: {reason}")
-
-
-def _validation_columns(data: DataPaths, train_columns: Columns) -> Columns | None:
-    """The validation split; None where there is none, or nothing in it to be found."""
-    if not data.has("val"):
-        return None
-    files = data.split("val")
-    columns = coco.read(files.annotations, files.images, label_map=train_columns.label_map)
-    return None if columns.is_crowd.all() else columns
-
-
-def _require_statistics(config: RunConfig, canvas_hw: tuple[int, int]) -> None:
-    """A batch norm that learns needs more than one value a channel.
-
-    Raises:
-        ConfigError: the last features of the smallest batch are a single cell.
-    """
-    if config.model.batch_norm != "live" or config.model.frozen_stages == _BACKBONE_PARTS:
-        return
-    for progress in (0.0, 1.0):
-        shape = schedule.batch_shape(progress, config.data, canvas_hw)
-        cells = math.prod(math.ceil(side / _LAST_STRIDE) for side in shape.window_hw)
-        if shape.size * cells == 1:
-            height, width = shape.window_hw
-            raise ConfigError(
-                f"batches of one image of {width}x{height} leave the norms of the backbone a single value; "
-                "raise data.batch_size or data.image_size, or set model.batch_norm to frozen"
-            )
-
-
-def _fingerprint(columns: Columns) -> run_folder.SplitFingerprint:
-    return run_folder.fingerprint(columns.annotations, images=len(columns), objects=len(columns.labels))
-
-
-def _introduce(
-    record: Record,
-    columns: Columns,
-    val_columns: Columns | None,
-    trained: TrainedModel,
-    loaded: pretrained.Loaded | None,
-    facts: run_folder.Facts,
-) -> None:
+def _introduce(record: Record, material: Material, trained: TrainedModel, loaded: pretrained.Loaded | None) -> None:
     """Say what is about to be trained on what, where, and how."""
-    for line in columns.report.lines():
+    for line in material.columns.report.lines():
         record.say(f"train: {line}")
     nothing = ("none, or without objects: the last weights are kept as the best",)
-    for line in val_columns.report.lines() if val_columns else nothing:
+    for line in material.val_columns.report.lines() if material.val_columns else nothing:
         record.say(f"val: {line}")
     record.say(f"classes: {', '.join(trained.label_map.names)}")
     parameters = sum(parameter.numel() for parameter in trained.model.parameters())
@@ -227,9 +299,32 @@ def _introduce(
     )
     record.say(
         f"model: {trained.config.model.backbone}, {parameters / 1e6:.1f} M parameters, heads {heads}, "
-        f"canvas {width}x{height}, on {facts.device} in {facts.precision}"
+        f"canvas {width}x{height}, on {material.facts.device} in {material.facts.precision}"
     )
     if trained.config.distill.teacher is not None:
         record.say(f"teacher: {trained.config.distill.teacher}")
     if loaded:
         record.say(loaded.sentence())
+
+
+def _introduce_past(record: Record, held: RunFolder, past: _Past | None, cut: int) -> None:
+    """Say that, and from where, a run is gone on with."""
+    if past is None:
+        record.say(f"{held.path}: holds a run that ended before its first step; it begins again")
+        return
+    state = past.state
+    for remark in past.remarks:
+        record.say(f"resume: {remark}")
+    record.say(
+        f"resume: goes on with the unfinished run {held.path} from step {state.learner.steps}, "
+        f"after {state.loop.seconds / 60:.1f} minutes"
+    )
+    if cut:
+        record.say(f"resume: {cut} lines of later steps, which are done again, are now in metrics-cut.jsonl")
+    record.update(
+        step=state.learner.steps,
+        seconds=state.loop.seconds,
+        best_ap=state.loop.best.ap if state.loop.best else None,
+        skipped_steps=state.loop.skipped,
+        checkpoint_step=state.learner.steps,
+    )

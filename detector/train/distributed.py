@@ -24,3 +24,7 @@ class World:
     def mean(self, x: Tensor) -> Tensor:
         """Mean over all processes, likewise."""
         return x if self.size == 1 else self.sum(x) / self.size
+
+    def all(self, condition: Tensor) -> Tensor:
+        """Whether a bool scalar is true in all processes."""
+        return condition if self.size == 1 else self.sum(condition.float()) == self.size

@@ -1,42 +1,27 @@
 """The training loop."""
 
 import itertools
-import signal
-import threading
-import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import FrameType
 
 from detector.config import RunConfig
-from detector.model.detector import DetectionModel
-from detector.train import schedule
+from detector.errors import DataError
+from detector.train import schedule, signals
+from detector.train.clock import Clock
+from detector.train.health import DivergedError, Health, Suspect
+from detector.train.keeper import Hooks, Keeper
 from detector.train.learner import Learner
 from detector.train.meter import Meter
-from detector.train.record import EvaluationMetrics, Record
+from detector.train.record import Record
+from detector.train.saver import Saver
 from detector.train.schedule import Plan
+from detector.train.signals import Requests
+from detector.train.state import LoopState, Quality, RandomStreams, TrainingState
 from detector.train.waiting import Waiting
 from detector.types import Batch, BatchShape
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Quality:
-    """What a scoring of the validation split tells the loop."""
-
-    ap: float
-    ap50: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hooks:
-    """What the loop calls back; the composition root knows how it is done."""
-
-    evaluate: Callable[[DetectionModel, Callable[[], bool]], Quality | None] | None
-    """Score the validation split, asking now and then whether to stop, and then without a result; None where there is
-    no such split."""
-    keep_best: Callable[[DetectionModel], None]
-    keep_last: Callable[[DetectionModel], None]
+OpenBatches = Callable[[Iterator[BatchShape], int], Iterator[Batch]]
+"""Starts the loader: it is told the shape of each batch as it asks for it, and how many images were taken before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,141 +30,233 @@ class Outcome:
 
     steps: int
     best: Quality | None
-    interrupted: bool
+    interrupted_by: int | None
+    """Number of the signal."""
     unreadable: tuple[str, ...]
     """Image files that could not be read, each once."""
+
+    @property
+    def interrupted(self) -> bool:
+        return self.interrupted_by is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What is to be done, besides with which weights."""
+
+    config: RunConfig
+    canvas_hw: tuple[int, int]
+    num_images: int
+    """Of the training split, for counting epochs."""
+    open_batches: OpenBatches
 
 
 def fit(
     learner: Learner,
-    open_batches: Callable[[Iterator[BatchShape]], Iterator[Batch]],
+    task: Task,
     *,
-    config: RunConfig,
-    canvas_hw: tuple[int, int],
-    num_images: int,
     hooks: Hooks,
     record: Record,
+    saver: Saver | None = None,
+    write_suspect: Callable[[Suspect], str | None] = lambda _: None,
+    start: TrainingState | None = None,
 ) -> Outcome:
-    """Train until the configured length is reached or Ctrl-C is pressed.
+    """Train until the configured length is reached or a signal asks to stop.
 
     The averaged weights, where averaging is on, are what is scored and kept.
 
     Args:
-        learner: The model with what changes it.
-        open_batches: Starts the loader; it is told the shape of each batch as it asks for it.
-        config: All settings.
-        canvas_hw: The whole canvas.
-        num_images: Of the training split, for counting epochs.
+        learner: The model with what changes it; already in the state `start`, where there is one.
+        task: Settings and data.
         hooks: Called back.
         record: Where progress goes.
+        saver: Writes checkpoints; None for none.
+        write_suspect: Writes down a step that is not finite, and says where.
+        start: Where an earlier process stopped.
 
     Raises:
-        DetectorError: the loss is no longer finite.
+        DivergedError: step after step is not finite.
+        DataError: the images are gone.
     """
-    plan = schedule.plan(config.length, config.data, num_images=num_images)
-    waiting = Waiting(record, config.data)
-    meter = Meter(record, learner, waiting, num_images=num_images, stage_names=[stage.name for stage in config.stages])
-    unreadable: dict[str, None] = {}
-    clock = _Clock()
-    batches = open_batches(_shapes(plan, clock, config, canvas_hw))
-    with _stop_on_interrupt(record) as stop:
-        keeper = _Keeper(hooks, record, stop)
-        while (progress := plan.progress(learner.steps, clock.seconds)) < 1 and not stop.is_set():
-            if plan.evaluations_due(progress) > keeper.evaluations:
-                with meter.paused():
-                    keeper.evaluate(learner, meter.epochs, clock.seconds)
-                # A slow scoring may span several that were due: they are not made up for.
-                keeper.evaluations = plan.evaluations_due(plan.progress(learner.steps, clock.seconds))
+    with signals.heard(record.say) as requests:
+        loop = _Loop(learner, task, hooks, record, saver, write_suspect, requests, start)
+        try:
+            loop.run()
+        except DivergedError as error:
+            error.seconds = loop.seconds
+            raise
+        return loop.outcome()
+
+
+class _Loop:
+    """One run of the loop, and the state that only it knows."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        task: Task,
+        hooks: Hooks,
+        record: Record,
+        saver: Saver | None,
+        write_suspect: Callable[[Suspect], str | None],
+        requests: Requests,
+        start: TrainingState | None,
+    ) -> None:
+        config = task.config
+        self._start = start
+        self._from = start.loop if start else LoopState()
+        self._learner = learner
+        self._task = task
+        self._record = record
+        self._saver = saver
+        self._requests = requests
+        self._plan = schedule.plan(config.length, config.data, num_images=task.num_images)
+        self._clock = Clock(self._from.seconds)
+        self._waiting = Waiting(record, config.data)
+        self._meter = Meter(
+            record,
+            learner,
+            self._waiting,
+            num_images=task.num_images,
+            stage_names=[stage.name for stage in config.stages],
+            clock=self._clock,
+            images_seen=self._from.images,
+        )
+        self._keeper = Keeper(hooks, record, requests.stop, self._from)
+        self._health = Health(learner, self._from, say=record.say, write=write_suspect)
+        self._unreadable = dict.fromkeys(self._from.unreadable)
+        self._finished = False
+
+    def run(self) -> None:
+        shapes = _shapes(self._plan, self._clock, self._task, self._learner.steps)
+        batches = self._task.open_batches(shapes, self._from.images)
+        if self._start is not None:
+            self._start.random.restore()
+        else:
+            self._save(wait=True)
+        while self._progress < 1 and not self._requests.stop.is_set() and not self._is_patience_lost:
+            if self._plan.evaluations_due(self._progress) > self._keeper.evaluations:
+                self._evaluate()
                 continue
-            batch = waiting.next(batches).to(learner.device)
-            learned = learner.learn(batch, progress, meter.epochs)
-            unreadable |= dict.fromkeys(batch.unreadable)
-            meter.add(learned, num_images=len(batch.images), progress=progress)
-            meter.show_if_due(plan.progress(learner.steps, clock.seconds))
+            self._save_if_due()
+            self._step(batches)
+        self._end()
 
-        meter.finish(plan.progress(learner.steps, clock.seconds))
-        keeper.finish(learner, meter.epochs, clock.seconds)
-    return Outcome(steps=learner.steps, best=keeper.best, interrupted=keeper.interrupted, unreadable=tuple(unreadable))
-
-
-class _Clock:
-    """Seconds since training began."""
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
+    def outcome(self) -> Outcome:
+        return Outcome(
+            steps=self._learner.steps,
+            best=self._keeper.best,
+            interrupted_by=None if self._finished else self._requests.stopped_by,
+            unreadable=tuple(self._unreadable),
+        )
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self._start
+        return self._clock.seconds
 
+    @property
+    def _progress(self) -> float:
+        return self._plan.progress(self._learner.steps, self._clock.seconds)
 
-def _shapes(plan: Plan, clock: _Clock, config: RunConfig, canvas_hw: tuple[int, int]) -> Iterator[BatchShape]:
-    # Counts steps for itself: loader processes ask ahead of the one that is being trained.
-    for step in itertools.count():
-        yield schedule.batch_shape(plan.progress(step, clock.seconds), config.data, canvas_hw)
+    @property
+    def _is_patience_lost(self) -> bool:
+        patience = self._task.config.length.patience
+        return patience is not None and self._keeper.since_best >= patience
 
+    def _step(self, batches: Iterator[Batch]) -> None:
+        progress = self._progress
+        batch = self._next(batches)
+        self._health.about_to_learn()
+        learned = self._learner.learn(batch, progress, self._meter.epochs)
+        for reason in batch.unreadable:
+            if reason not in self._unreadable:
+                self._unreadable[reason] = None
+                self._record.say(f"warning: another image stands in for one that cannot be read: {reason}")
+        # First the count of images: a step that ends the attempt is behind us all the same.
+        self._meter.add(learned, num_images=len(batch.images), progress=progress)
+        skipped = self._health.skipped
+        self._health.add(batch, learned, progress)
+        if self._health.skipped > skipped:
+            self._record.skipped(self._health.skipped)
+        self._meter.show_if_due(self._progress)
 
-class _Keeper:
-    """Scores the model when asked and keeps the best."""
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        try:
+            return self._waiting.next(batches).to(self._learner.device)
+        except DataError:
+            # Nothing is wrong with the state: once the images are back, no step is lost.
+            self._save(wait=True)
+            raise
 
-    def __init__(self, hooks: Hooks, record: Record, stop: threading.Event) -> None:
-        self._hooks = hooks
-        self._record = record
-        self._stop = stop
-        self._has_best = False
-        self.best: Quality | None = None
-        self.evaluations = 0
-        self.interrupted = False
+    def _evaluate(self) -> None:
+        if self._saver:
+            self._saver.wait()  # the loader forks
+        self._health.settle()
+        with self._meter.paused():
+            is_done = self._keeper.evaluate(self._learner, self._meter.epochs, self._clock.seconds)
+        if is_done:
+            # A slow scoring may span several that were due: they are not made up for.
+            self._keeper.evaluations = self._plan.evaluations_due(self._progress)
+            self._save()
 
-    def evaluate(self, learner: Learner, epoch: float, seconds: float) -> None:
-        if self._hooks.evaluate is None:
-            self._keep_best(learner)
+    def _end(self) -> None:
+        self._health.settle()
+        self._meter.finish(self._progress)
+        asked_to_stop = self._requests.stop.is_set()
+        if asked_to_stop:
+            self._save(wait=True)  # before anything else: whoever asks may not wait long
+        elif self._saver:
+            self._saver.wait()  # the loader forks
+        self._finished = self._keeper.finish(self._learner, self._meter.epochs, self._clock.seconds)
+        if not asked_to_stop:
+            self._save(wait=True)
+        if self._finished:
+            early = self._progress < 1
+            why = f"; {self._keeper.since_best} scorings brought nothing better" if early else ""
+            self._record.ended("finished", f"{self._learner.steps} steps{why}")
+        else:
+            self._record.say(f"interrupted at step {self._learner.steps}: the weights of this step are kept")
+            self._record.ended("interrupted", f"{self._requests.reason} at step {self._learner.steps}")
+
+    def _save_if_due(self) -> None:
+        if self._saver is None:
             return
-        quality = self._hooks.evaluate(learner.kept, self._stop.is_set)
-        if quality is None:
+        self._saver.poll()
+        if self._requests.save.is_set():
+            self._requests.save.clear()
+            self._save(wait=True)
+            self._record.say(f"checkpoint of step {self._learner.steps}, as asked by a signal")
+        elif self._saver.is_due and self._health.in_a_row == 0:  # training may yet have to go back
+            self._save()
+
+    def _save(self, *, wait: bool = False) -> None:
+        if self._saver is None:
             return
-        is_best = self.best is None or quality.ap >= self.best.ap
-        if is_best:
-            self.best = quality
-            self._keep_best(learner)
-        self._record.evaluation(
-            EvaluationMetrics(
-                step=learner.steps, epoch=epoch, seconds=seconds, ap=quality.ap, ap50=quality.ap50, is_best=is_best
-            )
+        self._health.settle()
+        self._meter.flush(self._progress)
+        self._saver.save(self._capture, wait=wait)
+
+    def _capture(self) -> TrainingState:
+        return TrainingState(
+            learner=self._learner.capture(),
+            loop=LoopState(
+                images=self._meter.images_seen,
+                seconds=self._clock.seconds,
+                evaluations=self._keeper.evaluations,
+                best=self._keeper.best,
+                evaluations_since_best=self._keeper.since_best,
+                skipped=self._health.skipped,
+                skipped_in_a_row=self._health.in_a_row,
+                rollbacks=self._from.rollbacks,
+                unreadable=tuple(self._unreadable),
+                metrics_bytes=self._record.metrics_bytes,
+                finished=self._finished,
+            ),
+            random=RandomStreams.capture(),
         )
 
-    def finish(self, learner: Learner, epoch: float, seconds: float) -> None:
-        """Keep the end of the run and score it, unless the user is waiting for it to stop."""
-        self._hooks.keep_last(learner.kept)
-        if not self._stop.is_set():
-            self.evaluate(learner, epoch, seconds)
-        self.interrupted = self._stop.is_set()
-        if self.interrupted:
-            self._record.say(f"interrupted at step {learner.steps}: the weights of this step are kept")
-        if not self._has_best:  # users look for a model under this name
-            self._keep_best(learner)
 
-    def _keep_best(self, learner: Learner) -> None:
-        self._hooks.keep_best(learner.kept)
-        self._has_best = True
-
-
-@contextmanager
-def _stop_on_interrupt(record: Record) -> Generator[threading.Event]:
-    """Turn the first Ctrl-C into a request to stop after the current step; the second one ends at once."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may handle signals
-        return
-
-    def request(signum: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-        record.say("stopping after this step; Ctrl-C once more ends at once")
-
-    previous = signal.signal(signal.SIGINT, request)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, previous)
+def _shapes(plan: Plan, clock: Clock, task: Task, first: int) -> Iterator[BatchShape]:
+    # Counts steps for itself: loader processes ask ahead of the one that is being trained.
+    for step in itertools.count(first):
+        yield schedule.batch_shape(plan.progress(step, clock.seconds), task.config.data, task.canvas_hw)

@@ -1,19 +1,22 @@
 """The model with everything that changes it, a step at a time."""
 
-from collections.abc import Mapping, Sequence
+import copy
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from detector.config import RunConfig
+from detector.errors import CheckpointError
 from detector.model.detector import DetectionModel
 from detector.train import optim, schedule, stages
 from detector.train.distillation import Lesson, Teacher
 from detector.train.distributed import World
 from detector.train.ema import AveragedModel
 from detector.train.objective import Objective, StepLosses
+from detector.train.state import LearnerState
 from detector.types import Batch, Losses
 
 
@@ -25,13 +28,11 @@ class Learned:
     branches: Tensor  # float32 [K], weighted loss of each branch before balancing
     stage: int
     gram: Tensor | None  # float32 [K, K], inner products of the branches' gradients at the trunk; None if it is frozen
+    is_finite: Tensor  # bool scalar; where it is false the step changed no weight
 
 
 class Learner:
-    """Model, objective, optimizer, average and stage.
-
-    `state_dict` holds all that training needs to go on as if it had not stopped, but for the place in the data.
-    """
+    """Model, objective, optimizer, average and stage."""
 
     def __init__(
         self,
@@ -46,6 +47,8 @@ class Learner:
         self.steps = 0
         self.lr = 0.0
         self.stage = -1
+        self.lr_scale = 1.0
+        """On top of the schedule."""
         self._model = model
         self._config = config
         self._teacher = teacher
@@ -68,18 +71,19 @@ class Learner:
         config = self._config
         self._enter(stages.at(config.stages, progress).index)
         factor = schedule.lr_factor(self.steps, progress, config.optim) * stages.lr_factor(config.stages, progress)
+        factor *= self.lr_scale
         optim.set_lr(self._optimizer, factor)
         weights = stages.weights(config.stages, progress, self._base_weights)
-        step: StepLosses = self.objective(
-            batch,
-            weights,
-            aligned=config.assign.kind == "task_aligned" and progress >= config.assign.aligned_from,
-            lesson=self._lesson(batch, weights),
-        )
+        aligned = config.assign.kind == "task_aligned" and progress >= config.assign.aligned_from
         self._optimizer.zero_grad(set_to_none=True)
-        step.total.backward()
-        optim.clip(self.objective, config.optim)
-        self._optimizer.step()
+        if config.memory.micro_batches == 1:
+            step = self.objective(batch, weights, aligned=aligned, lesson=self._lesson(batch, weights))
+            step.total.backward()
+        else:
+            step = self._by_parts(batch, weights, config.memory.micro_batches)
+        norm = optim.clip(self.objective, config.optim)
+        is_finite = self._world.all(torch.isfinite(norm + step.total.detach()))
+        optim.step_if(self._optimizer, is_finite)
         self.steps += 1
         self.lr = config.optim.lr * factor
         if self._average:
@@ -88,7 +92,34 @@ class Learner:
         # Free of the stage's weights, whose changes are no progress of the training.
         losses = self._world.mean(self.objective.base_losses(step.losses, weights))
         self.objective.balancer.observe(losses, gram if gram is not None else losses.new_zeros(2 * losses.shape), epoch)
-        return Learned(losses=step.losses, branches=step.branches, stage=self.stage, gram=gram)
+        return Learned(losses=step.losses, branches=step.branches, stage=self.stage, gram=gram, is_finite=is_finite)
+
+    def _by_parts(self, batch: Batch, weights: Sequence[float], parts: int) -> StepLosses:
+        """Gradients and losses of a batch, added up over parts of it that all divide by the count of the whole."""
+        count = self.objective.count_positives(batch)
+        steps: list[StepLosses] = []
+        grams: list[Tensor | None] = []
+        size = math.ceil(len(batch.images) / parts)
+        for start in range(0, len(batch.images), size):
+            step: StepLosses = self.objective(batch.part(slice(start, start + size)), weights, count=count)
+            step.total.backward()
+            steps.append(step)
+            grams.append(self.objective.junction.gram)
+        measured = [gram for gram in grams if gram is not None]
+        # Between the parts nothing is measured: their gradients never meet at the trunk.
+        self.objective.junction.gram = torch.stack(measured).sum(dim=0) if measured else None
+        return StepLosses(
+            total=torch.stack([step.total.detach() for step in steps]).sum(),
+            losses=Losses(
+                terms=steps[0].losses.terms, values=torch.stack([step.losses.values for step in steps]).sum(dim=0)
+            ),
+            branches=torch.stack([step.branches for step in steps]).sum(dim=0),
+        )
+
+    def statistics(self) -> list[Tensor]:
+        """What a forward pass changes besides the weights: the statistics of the norms, and their averages."""
+        models = [self._model, *([self._average.model] if self._average else [])]
+        return [buffer for model in models for buffer in model.buffers() if buffer.is_floating_point()]
 
     def _lesson(self, batch: Batch, weights: Sequence[float]) -> Lesson | None:
         terms = zip(self.objective.terms, weights, strict=True)
@@ -117,22 +148,35 @@ class Learner:
                 if self._average:
                     self._average.restart(self._model, f"heads.{name}.", self.steps)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "steps": self.steps,
-            "stage": self.stage,
-            "objective": self.objective.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "average": self._average.model.state_dict() if self._average else None,
-            "average_starts": self._average.starts if self._average else None,
-        }
+    def capture(self) -> LearnerState:
+        """The state as it is: its tensors go on changing."""
+        return LearnerState(
+            steps=self.steps,
+            stage=self.stage,
+            lr_scale=self.lr_scale,
+            objective=self.objective.state_dict(),
+            optimizer=self._optimizer.state_dict(),
+            average=self._average.model.state_dict() if self._average else None,
+            average_starts=dict(self._average.starts) if self._average else None,
+        )
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state of the same configuration."""
-        self.steps, self.stage = cast("int", state["steps"]), cast("int", state["stage"])
-        self.objective.load_state_dict(cast("dict[str, Tensor]", state["objective"]))
-        self._optimizer.load_state_dict(cast("dict[str, Any]", state["optimizer"]))
-        if self._average:
-            self._average.model.load_state_dict(cast("dict[str, Tensor]", state["average"]))
-            self._average.starts = cast("dict[str, int]", state["average_starts"])
+    def restore(self, state: LearnerState) -> None:
+        """Go on from a state of the same configuration.
+
+        Raises:
+            CheckpointError: it is of another one.
+        """
+        if (state.average is None) != (self._average is None):
+            raise CheckpointError("the state has an average of the weights and the settings have none, or the opposite")
+        try:
+            self.objective.load_state_dict(state.objective)
+            # A copy: the optimizer would go on in the very tensors of the state.
+            self._optimizer.load_state_dict(copy.deepcopy(state.optimizer))
+            if self._average and state.average is not None and state.average_starts is not None:
+                self._average.model.load_state_dict(state.average)
+                self._average.starts = dict(state.average_starts)
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise CheckpointError(f"the state does not fit the settings: {reason}") from error
+        self.steps, self.stage, self.lr_scale = state.steps, state.stage, state.lr_scale
         stages.set_learners(self._model, self._stages[self.stage])

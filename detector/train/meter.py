@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from detector.errors import DetectorError
+from detector.train.clock import Clock
 from detector.train.distillation import FEATURES
 from detector.train.learner import Learned, Learner
 from detector.train.record import BranchMetrics, CosineMetrics, Record, StepMetrics
@@ -23,17 +23,26 @@ class Meter:
     """No step waits for a number: sums stay on the device until a record is due."""
 
     def __init__(
-        self, record: Record, learner: Learner, waiting: Waiting, *, num_images: int, stage_names: Sequence[str]
+        self,
+        record: Record,
+        learner: Learner,
+        waiting: Waiting,
+        *,
+        num_images: int,
+        stage_names: Sequence[str],
+        clock: Clock | None = None,
+        images_seen: int = 0,
     ) -> None:
+        """Args: `clock` and `images_seen` are those of the run so far."""
         self._record = record
         self._learner = learner
         self._num_images = num_images
         self._stage_names = stage_names
         self._waiting = waiting
-        self._images_seen = 0
-        self._start = self._since = time.monotonic()
+        self._clock = clock or Clock()
+        self.images_seen = images_seen
+        self._since = time.monotonic()
         self._sums: Tensor | None = None
-        self._steps = 0
         self._images = 0
         self._stage = learner.stage
         self._warned: dict[tuple[int, str], None] = {}
@@ -42,7 +51,7 @@ class Meter:
     @property
     def epochs(self) -> float:
         """Times the data set was gone through."""
-        return self._images_seen / self._num_images
+        return self.images_seen / self._num_images
 
     @contextmanager
     def paused(self) -> Generator[None]:
@@ -57,13 +66,15 @@ class Meter:
             self._stage = learned.stage
         count = len(learned.branches)
         gram = learned.branches.new_full((count, count), math.nan) if learned.gram is None else learned.gram
-        row = torch.cat((learned.losses.values, learned.branches, gram.flatten()))
+        one = learned.is_finite.to(learned.branches.dtype).reshape(1)
+        row = torch.cat((learned.losses.values, learned.branches, gram.flatten(), one))
+        # A step that was left out does not spoil the mean of the others; the last entry counts these.
+        row = torch.where(learned.is_finite, row, 0.0)
         self._sums = row if self._sums is None else self._sums + row
-        self._steps += 1
         self._images += num_images
         before = int(self.epochs)
-        self._images_seen += num_images
-        self._epoch.add(gram)
+        self.images_seen += num_images
+        self._epoch.add(torch.where(learned.is_finite, gram, 0.0))
         if int(self.epochs) > before:
             for name, warning in self._epoch.finish(int(self.epochs)):
                 # A rule that acts on the gradients weighs them after they were measured. Features of a teacher are
@@ -83,24 +94,25 @@ class Meter:
         self._waiting.finish()
 
     def flush(self, progress: float) -> None:
-        """Record what was added since the last time.
-
-        Raises:
-            DetectorError: a loss is not finite.
-        """
+        """Record what was added since the last time."""
         if self._sums is None:
             return
+        *sums, count = cast("list[float]", self._sums.tolist())
+        self._sums = None
+        now = time.monotonic()
+        images, seconds = self._images, now - self._since
+        self._images, self._since = 0, now
+        if count == 0:  # none of the steps was finite
+            return
         objective = self._learner.objective
-        values = cast("list[float]", (self._sums / self._steps).tolist())
+        values = [value / count for value in sums]
         terms, names = objective.terms, objective.branches
         losses = dict(zip(terms, values, strict=False))
         of_branches = values[len(terms) : len(terms) + len(names)]
-        self._require_finite(losses)
         norms, cosines = _directions(values[len(terms) + len(names) :], names)
         total = sum(norm for norm in norms if norm is not None)
         weights = cast("list[float]", objective.balancer.weights().detach().tolist())
-        now = time.monotonic()
-        elapsed = now - self._start
+        elapsed = self._clock.seconds
         self._record.step(
             StepMetrics(
                 step=self._learner.steps,
@@ -119,22 +131,13 @@ class Meter:
                 ),
                 cosines=cosines,
                 lr=self._learner.lr,
-                images_per_second=self._images / max(now - self._since, 1e-9),
-                waiting=self._waiting.close_window(now - self._since),
+                images_per_second=images / max(seconds, 1e-9),
+                waiting=self._waiting.close_window(seconds),
                 seconds=elapsed,
                 eta_seconds=elapsed * (1 - progress) / progress if progress else None,
             ),
             progress,
         )
-        self._since, self._sums, self._steps, self._images = now, None, 0, 0
-
-    def _require_finite(self, losses: dict[str, float]) -> None:
-        for term, value in losses.items():
-            if not math.isfinite(value):
-                raise DetectorError(
-                    f"the loss {term} is not finite ({value}) at step {self._learner.steps}: "
-                    f"lower optim.lr (now {self._learner.lr:.1e}) or lengthen optim.warmup_steps"
-                )
 
 
 class _EpochBalance:

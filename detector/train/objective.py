@@ -92,7 +92,13 @@ class Objective(nn.Module):
         self._weights: dict[tuple[tuple[float, ...], torch.device], Tensor] = {}
 
     def forward(
-        self, batch: Batch, weights: Sequence[float], *, aligned: bool = False, lesson: Lesson | None = None
+        self,
+        batch: Batch,
+        weights: Sequence[float],
+        *,
+        aligned: bool = False,
+        lesson: Lesson | None = None,
+        count: Tensor | None = None,
     ) -> StepLosses:
         """Losses of a batch, which is on the model's device.
 
@@ -101,10 +107,21 @@ class Objective(nn.Module):
             weights: Of `terms`; a branch whose weights are all zero is not run.
             aligned: Whether a task-aligned assignment looks at the predictions by now.
             lesson: What the teacher makes of the batch, where there is one.
+            count: What the losses are divided by, where the batch is a part of a larger one; see `count_positives`.
         """
         with precision.autocast(batch.images.device, self._dtype):
             levels = self.model.trunk(self.model.normalise(batch.images))
-            return self._losses_of(levels, batch, tuple(weights), aligned=aligned, lesson=lesson)
+            return self._losses_of(levels, batch, tuple(weights), aligned=aligned, lesson=lesson, count=count)
+
+    def count_positives(self, batch: Batch) -> Tensor:
+        """Priors of a batch that answer for an object, by an assignment that does not look at predictions."""
+        priors = self.model.priors((batch.images.shape[2], batch.images.shape[3]))
+        return self._shared(assign.assign(batch.targets, priors, self._config.assign).is_positive.sum())
+
+    def _shared(self, positives: Tensor) -> Tensor:
+        """Positives of all processes, shared out: each divides by the same count (and gradients are averaged)."""
+        total = self._world.sum(positives).clamp(min=1)
+        return total if self._world.size == 1 else total / self._world.size
 
     def base_losses(self, losses: Losses, weights: tuple[float, ...]) -> Tensor:
         """Loss of each branch, float32 [K], with the weights of a run without stages; NaN of one that did not run."""
@@ -122,6 +139,7 @@ class Objective(nn.Module):
         *,
         aligned: bool,
         lesson: Lesson | None,
+        count: Tensor | None,
     ) -> StepLosses:
         on_device = self._weights_on(weights, levels[0].device)
         factors = self.balancer.weights()
@@ -131,7 +149,7 @@ class Objective(nn.Module):
         values: list[Tensor] = []
         silent = on_device.new_zeros(len(weights))
         parts = [silent[part] for part in self._parts]
-        works = self._head_works(levels, batch, by_branch, aligned=aligned, lesson=lesson)
+        works = self._head_works(levels, batch, by_branch, aligned=aligned, lesson=lesson, count=count)
         if lesson is not None and by_branch[-1].active:
             works.append(self._feature_work(levels, lesson, by_branch[-1]))
         for work in works:
@@ -163,6 +181,7 @@ class Objective(nn.Module):
         *,
         aligned: bool,
         lesson: Lesson | None,
+        count: Tensor | None,
     ) -> list[_Work]:
         heads = self.model.heads
         active = {name for name, weights in zip(self.branches, by_branch, strict=True) if weights.active}
@@ -171,7 +190,7 @@ class Objective(nn.Module):
         # The last box head speaks even where it is not taught: other losses ask how good its boxes are.
         speaking = active | {heads.last_box}
         groups = [group for group in heads.groups if any(head.name in speaking for head in group)]
-        asked = self._head_pass(levels, batch, by_branch, aligned=aligned, lesson=lesson)
+        asked = self._head_pass(levels, batch, by_branch, aligned=aligned, lesson=lesson, count=count)
         return [
             _Work(
                 branches=tuple(self.branches.index(head.name) for head in group),
@@ -224,15 +243,14 @@ class Objective(nn.Module):
         *,
         aligned: bool,
         lesson: Lesson | None,
+        count: Tensor | None,
     ) -> HeadPass:
         """What is asked of the heads."""
         priors = self.model.priors((batch.images.shape[2], batch.images.shape[3]))
         predicted = self._predict_ahead(levels, batch.images, priors) if aligned else None
         assignment = assign.assign(batch.targets, priors, self._config.assign, predicted)
-        # Positives of all processes, shared out: each divides by the same count (and gradients are averaged).
         size = self._world.size
-        count = self._world.sum(assignment.is_positive.sum()).clamp(min=1)
-        count = count / size if size > 1 else count
+        count = self._shared(assignment.is_positive.sum()) if count is None else count
         boxes = encode.matched_boxes(batch.targets, assignment)
         targets = PriorTargets(
             priors=priors.boxes,

@@ -3,7 +3,7 @@
 from typing import assert_never
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detector.config import OptimConfig, RunConfig
 from detector.train.objective import Objective
@@ -49,13 +49,37 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group["base_lr"] * factor
 
 
-def clip(objective: Objective, config: OptimConfig) -> None:
-    """Limit the gradient of each head by itself, then that of the whole network; without waiting for the device."""
+def clip(objective: Objective, config: OptimConfig) -> Tensor:
+    """Limit the gradient of each head by itself, then that of the whole network; without waiting for the device.
+
+    Returns the norm of the whole before the last limit, which is finite only where every gradient is.
+    """
     if config.head_clip_norm:
         for head in objective.model.heads.values():
             torch.nn.utils.clip_grad_norm_(head.parameters(), config.head_clip_norm, foreach=True)
+    gradients = [p.grad for p in objective.model.parameters() if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
     if config.clip_norm:
-        torch.nn.utils.clip_grad_norm_(objective.model.parameters(), config.clip_norm, foreach=True)
+        torch.nn.utils.clip_grads_with_norm_(objective.model.parameters(), config.clip_norm, norm, foreach=True)
+    return norm
+
+
+def step_if(optimizer: torch.optim.Optimizer, condition: Tensor) -> None:
+    """A step of a fused optimizer where `condition` holds, else nothing; the host does not need to know which."""
+    if isinstance(optimizer, torch.optim.SGD):
+        _begin_momentum(optimizer)
+    # The door through which gradient scalers tell a fused optimizer to leave a step out.
+    optimizer.found_inf = (~condition).float()  # pyright: ignore[reportAttributeAccessIssue]
+    optimizer.grad_scale = None  # pyright: ignore[reportAttributeAccessIssue]
+    optimizer.step()
+
+
+def _begin_momentum(optimizer: torch.optim.SGD) -> None:
+    """From zero: torch's own beginning gives the same bits, but memory as it was found where the step is left out."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group["momentum"] else ():
+            if parameter.grad is not None and not optimizer.state[parameter]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def _parts(objective: Objective) -> dict[str, nn.Module]:

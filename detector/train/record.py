@@ -1,15 +1,22 @@
-"""What a run writes down while it trains: `metrics.jsonl`, `train.log`, and the progress line on standard error."""
+"""What a run writes down: `metrics.jsonl`, `train.log`, `status.json`, and the progress line on standard error.
+
+A disk that is full or gone stops none of it: what cannot be written is lost, said once, and training goes on.
+"""
 
 import json
+import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from detector.train import run_status
+from detector.train.run_status import State, Status
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +103,12 @@ class Record:
     SECONDS_BETWEEN_LINES = 15.0  # where there is no terminal to redraw
 
     def __init__(self, folder: Path, *, has_stages: bool = False) -> None:
+        self._folder = folder
         self._has_stages = has_stages
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
         self._log = (folder / "train.log").open("a", encoding="utf-8", buffering=1)
+        self._complained = False
         self._last_line = float("-inf")
         self._task: TaskID | None = None
         self._progress = Progress(
@@ -110,8 +119,10 @@ class Record:
             transient=True,
             disable=not self._console.is_terminal,
         )
+        self._status = Status()
 
     def __enter__(self) -> Self:
+        self.update()
         self._progress.start()
         self._task = self._progress.add_task("starting", total=1.0)
         return self
@@ -119,17 +130,40 @@ class Record:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            self.update(state="interrupted", reason="a second Ctrl-C")
+        elif error is not None:
+            self.update(state="failed", reason=f"{type(error).__name__}: {error}")
         self._progress.stop()
-        self._metrics.close()
-        self._log.close()
+        for file in (self._metrics, self._log):
+            try:
+                file.close()
+            except OSError as failure:
+                self._complain(failure)
+
+    @property
+    def metrics_bytes(self) -> int:
+        """Length of metrics.jsonl."""
+        return os.fstat(self._metrics.fileno()).st_size
 
     def step(self, metrics: StepMetrics, progress: float) -> None:
         """Record training so far; `progress` is the share of the run that is done."""
         self._write({"kind": "train", **asdict(metrics)})
+        self.update(
+            state="running",
+            step=metrics.step,
+            epoch=metrics.epoch,
+            progress=progress,
+            losses=metrics.losses,
+            lr=metrics.lr,
+            images_per_second=metrics.images_per_second,
+            seconds=metrics.seconds,
+            eta_seconds=metrics.eta_seconds,
+        )
         text = describe(metrics, has_stages=self._has_stages)
         if self._task is not None:
             self._progress.update(self._task, completed=progress, description=text)
-        self._log.write(f"{text}\n")
+        self._append(self._log, f"{text}\n")
         now = time.monotonic()
         if not self._console.is_terminal and now - self._last_line >= self.SECONDS_BETWEEN_LINES:
             self._last_line = now
@@ -137,16 +171,52 @@ class Record:
 
     def evaluation(self, metrics: EvaluationMetrics) -> None:
         self._write({"kind": "evaluation", **asdict(metrics)})
+        best_ap = metrics.ap if metrics.is_best else self._status.best_ap
+        self.update(ap=metrics.ap, best_ap=best_ap)
         best = "  (best so far)" if metrics.is_best else ""
         self.say(
             f"validation at step {metrics.step}, epoch {metrics.epoch:.1f}: "
             f"AP {metrics.ap:.3f}  AP50 {metrics.ap50:.3f}{best}"
         )
 
+    def saved(self, step: int) -> None:
+        """A checkpoint is on the disk."""
+        self.update(checkpoint_step=step)
+
+    def skipped(self, count: int) -> None:
+        """So many steps of the run were not finite."""
+        self.update(skipped_steps=count)
+
+    def ended(self, state: State, reason: str) -> None:
+        self.update(state=state, reason=reason, eta_seconds=None)
+
     def say(self, text: str) -> None:
         """A line worth keeping, on standard error and in the log."""
-        self._log.write(f"{text}\n")
+        self._append(self._log, f"{text}\n")
         self._console.print(text, markup=False)
 
+    def update(self, **changes: Any) -> None:
+        """Write the status anew."""
+        self._status = replace(self._status, updated=run_status.now(), **changes)
+        try:
+            run_status.write(self._folder, self._status)
+        except OSError as error:
+            self._complain(error)
+
     def _write(self, row: dict[str, object]) -> None:
-        self._metrics.write(json.dumps(row) + "\n")
+        self._append(self._metrics, json.dumps(row) + "\n")
+
+    def _append(self, file: TextIO, text: str) -> None:
+        try:
+            file.write(text)
+        except OSError as error:
+            self._complain(error)
+
+    def _complain(self, error: OSError) -> None:
+        if not self._complained:
+            self._complained = True
+            self._console.print(
+                f"warning: {self._folder}: the record of the run cannot be written ({error.strerror}); "
+                "training goes on without it",
+                markup=False,
+            )

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 import torchvision
 
-from detector import config_file
+from detector import config_file, files
 from detector.config import RunConfig
 from detector.errors import ConfigError
+from detector.train import lock, run_status
 from detector.types import LabelMap, Preprocess
 
 
@@ -37,6 +38,64 @@ class RunFolder:
     @property
     def balance_plot(self) -> Path:
         return self.path / "balance.png"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def best_scores(self) -> Path:
+        return self.path / "best-scores.json"
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a step was recorded."""
+        return self.metrics.is_file() and self.metrics.stat().st_size > 0
+
+    def clean(self) -> None:
+        """Remove what a crash left half written; only the process that holds the lock may."""
+        for path in self.path.glob(".*.tmp"):
+            if path.is_file():
+                path.unlink()
+
+    def cut_metrics(self, length: int) -> int:
+        """Move what stands behind `length` bytes, of steps that will be done again, to `metrics-cut.jsonl`.
+
+        Returns how many lines that were.
+        """
+        if not self.metrics.is_file():
+            return 0
+        content = self.metrics.read_bytes()
+        if length > 0 and content[length - 1 : length] not in (b"\n", b""):
+            length = content.find(b"\n", length) + 1 or len(content)  # somebody has edited the file
+        rest = content[length:]
+        if not rest:
+            return 0
+        with (self.path / "metrics-cut.jsonl").open("ab") as aside:
+            aside.write(rest if rest.endswith(b"\n") else rest + b"\n")
+        with self.metrics.open("r+b") as metrics:
+            metrics.truncate(length)
+        return rest.count(b"\n")
+
+
+def existing(out: Path | None) -> RunFolder | None:
+    """The run that the folder holds, if it holds one; it may have been killed before anything but its lock was made."""
+    names = ("config.yaml", "data.json")
+    if out is None or not ((out / lock.FILE).is_file() or all((out / name).is_file() for name in names)):
+        return None
+    return RunFolder(path=out)
+
+
+def last_unfinished(parent: Path = Path("runs")) -> Path:
+    """The last of the numbered runs.
+
+    Raises:
+        ConfigError: it is finished, or there is none.
+    """
+    runs = sorted(path for path in parent.glob("train-*") if existing(path))
+    if not runs or run_status.read(runs[-1]).state == "finished":
+        raise ConfigError(f"{parent}: its last run is finished, or there is none; name one with --out")
+    return runs[-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,36 +144,45 @@ def require_free(out: Path | None) -> None:
         raise ConfigError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
 
 
-def create(out: Path | None, config: RunConfig, facts: Facts) -> RunFolder:
-    """Make the folder and write config.yaml, environment.json and data.json.
+def claim(out: Path | None) -> RunFolder:
+    """Make the folder.
 
     Args:
-        out: The folder, empty or not there yet; None takes the next free `runs/train-NNN`.
-        config: All settings.
-        facts: Everything else that decides the run.
+        out: Empty or not there yet; None takes the next free `runs/train-NNN`.
 
     Raises:
-        ConfigError: the folder holds a run already, or cannot be made.
+        ConfigError: it holds something, or cannot be made.
     """
     require_free(out)
     try:
         folder = _next_free(Path("runs")) if out is None else out
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "config.yaml").write_text(config_file.dump(config), encoding="utf-8")
-        _write_json(folder / "environment.json", _environment(facts))
-        _write_json(
-            folder / "data.json",
-            {
-                "classes": asdict(facts.label_map),
-                "preprocess": asdict(facts.preprocess),
-                "splits": {name: asdict(split) for name, split in facts.splits.items()},
-            },
-        )
     except OSError as error:
-        raise ConfigError(
-            f"{out or 'runs'}: the run folder cannot be written ({error.strerror}); choose another --out"
-        ) from error
+        raise _unwritable(out or Path("runs"), error) from error
     return RunFolder(path=folder)
+
+
+def describe(folder: RunFolder, config: RunConfig, facts: Facts) -> None:
+    """Write config.yaml, environment.json and data.json.
+
+    Raises:
+        ConfigError: they cannot be written.
+    """
+    data = {
+        "classes": asdict(facts.label_map),
+        "preprocess": asdict(facts.preprocess),
+        "splits": {name: asdict(split) for name, split in facts.splits.items()},
+    }
+    try:
+        _write(folder.path / "environment.json", _as_json(_environment(facts)))
+        _write(folder.path / "data.json", _as_json(data))
+        _write(folder.path / "config.yaml", config_file.dump(config))
+    except OSError as error:
+        raise _unwritable(folder.path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(f"{path}: the run folder cannot be written ({error.strerror}); choose another --out")
 
 
 def _next_free(parent: Path) -> Path:
@@ -144,5 +212,10 @@ def _environment(facts: Facts) -> dict[str, object]:
     }
 
 
-def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def _as_json(content: object) -> str:
+    return json.dumps(content, indent=2) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    with files.written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

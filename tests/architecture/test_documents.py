@@ -66,6 +66,10 @@ def parse(command: str, argv: list[str]) -> None:
             options.parse_evaluate(argv)
         case "predict":
             options.parse_predict(argv)
+        case "status":
+            options.parse_status(argv)
+        case "replay":
+            options.parse_replay(argv)
         case "benchmark":
             benchmark_cli.parse(argv)
         case _:

@@ -60,7 +60,12 @@ class Run:
             case "train":
                 last, scores = self.folder / "last.safetensors", SCORES if self.has_best else None
                 return SimpleNamespace(
-                    run_folder=self.folder, best=best, last=last, scores=scores, interrupted=self.interrupted
+                    run_folder=self.folder,
+                    best=best,
+                    last=last,
+                    scores=scores,
+                    interrupted_by=2 if self.interrupted else None,
+                    remarks=("interrupted",) if self.interrupted else (),
                 )
             case "evaluate":
                 return SimpleNamespace(
@@ -185,7 +190,7 @@ def test_train_passes_everything_on(run: Run) -> None:
     assert name == "train"
     assert vars(data) == {"folder": Path("cells"), "train_json": None, "val_json": None, "images": None}
     assert resolved == recipes.small()
-    assert kwargs == {"out": Path("o"), "init": "imagenet", "device": "cpu"}
+    assert kwargs == {"out": Path("o"), "init": "imagenet", "device": "cpu", "resume": False}
 
 
 def test_train_takes_files_instead_of_a_folder(run: Run) -> None:
@@ -329,7 +334,7 @@ def test_interrupted_training_says_where_the_model_is(
     assert cli.main(["train", "d"]) == 130
     printed = capsys.readouterr()
     assert f"model  {run.folder / name}" in printed.out
-    assert f"interrupted; the model so far is {run.folder / name}" in printed.err
+    assert "warning: interrupted" in printed.err
 
 
 # Errors

@@ -3,9 +3,10 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,13 +20,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detector.config import CropConfig, DataConfig, RunConfig
-from detector.data import coco, loader
+from detector.data import coco, dataset, loader
 from detector.data.columns import Columns
 from detector.data.dataset import Key
 from detector.data.decode import read_image
 from detector.errors import DataError
 from detector.geometry import letterbox
-from detector.types import Batch, BatchShape, Preprocess, Targets
+from detector.types import Batch, BatchShape, Preprocess, Sample, Targets
 from tests.unit.data import make
 
 PREPROCESS = Preprocess(canvas_hw=(48, 64))
@@ -239,6 +240,43 @@ def test_an_image_of_another_size_than_the_file_says_is_not_trusted(tmp_path: Pa
     (reason,) = batch.unreadable
     assert reason.startswith(f"{columns.path(0)}: is {size_hw[1]}x{size_hw[0]}, but")
     assert batch.indices.tolist() == [1, 2]
+
+
+# Loader processes that are lost
+
+
+def _once(marker: Path, monkeypatch: pytest.MonkeyPatch, row: int, fault: Callable[[], object]) -> None:
+    """Let the fault strike the process that reads `row` first."""
+    read = dataset.load_sample
+
+    def load(columns: Columns, wanted: int) -> Sample:
+        if wanted == row and not marker.exists():
+            marker.touch()
+            fault()
+        return read(columns, wanted)
+
+    monkeypatch.setattr(dataset, "load_sample", load)
+
+
+@pytest.mark.parametrize("fault", ["killed", "hangs"])
+def test_a_lost_process_loses_and_repeats_no_batch(
+    fault: str, columns: Columns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = _train(columns, 7)
+    monkeypatch.setattr(loader, "_LOOK_EVERY", 0.2)
+    monkeypatch.setattr(loader, "WORKER_TIMEOUT", 1.0)
+    strikes = {"killed": lambda: os.kill(os.getpid(), signal.SIGKILL), "hangs": lambda: time.sleep(600)}
+    _once(tmp_path / "struck", monkeypatch, int(expected[3].indices[1]), strikes[fault])
+    assert _all_same(_train(columns, 7, workers=2), expected)
+    assert str(columns.path(int(expected[3].indices[1]))).rpartition("/")[0] in caplog.text
+    assert {"killed": "exited unexpectedly", "hangs": "no loader process has answered"}[fault] in caplog.text
+
+
+def test_an_image_that_kills_every_process_is_named(columns: Columns, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "_LOOK_EVERY", 0.2)
+    monkeypatch.setattr(dataset, "load_sample", lambda columns, row: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(DataError, match=r"made the batch of .*\.jpg.*, 3 times in a row; .*--workers 0"):
+        _train(columns, 2, workers=1)
 
 
 # Evaluation batches

@@ -1,5 +1,6 @@
 """A step, and going on from a saved state as if training had not stopped."""
 
+import dataclasses
 import io
 import re
 from typing import Any
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 from detector.errors import ConfigError
-from detector.train.learner import Learner
+from detector.train.learner import Learned, Learner
+from detector.train.state import LearnerState
 from tests.unit.train import make
 
 FAST = {"optim.warmup_steps": 2, "optim.lr": 1e-3, "model.heads.box.tower.depth": 1}
@@ -29,15 +31,17 @@ def train(learning: Learner, first: int, last: int) -> None:
         learning.learn(make.batch(seed=step), step / TOTAL, epoch=step / 2)
 
 
-def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
+def through_a_file(state: LearnerState) -> LearnerState:
     file = io.BytesIO()
-    torch.save(state, file)
+    torch.save(dataclasses.asdict(state), file)
     file.seek(0)
-    return torch.load(file, weights_only=True)
+    return LearnerState(**torch.load(file, weights_only=True))
 
 
 def assert_equal(found: Any, expected: Any, where: str = "state") -> None:
     """Bit for bit, in nested mappings and lists."""
+    if isinstance(expected, LearnerState):
+        found, expected = dataclasses.asdict(found), dataclasses.asdict(expected)
     if isinstance(expected, torch.Tensor):
         assert torch.equal(found, expected), where
     elif isinstance(expected, dict):
@@ -65,25 +69,25 @@ def assert_equal(found: Any, expected: Any, where: str = "state") -> None:
 def test_going_on_from_a_saved_state_is_as_if_nothing_had_happened(changes: dict[str, Any], saved_at: int) -> None:
     undisturbed = learner(changes)
     train(undisturbed, 0, saved_at)
-    saved = through_a_file(undisturbed.state_dict())
+    saved = through_a_file(undisturbed.capture())
     train(undisturbed, saved_at, TOTAL)
 
     torch.manual_seed(123)
     config = make.config(FAST | changes)
     again = Learner(make.model(config, seed=7), config, dtype=torch.float32)
-    again.load_state_dict(saved)
+    again.restore(saved)
     assert again.steps == saved_at
     assert again.stage == (1 if "stages" in changes and saved_at == SAVED else 0)
-    assert_equal(again.state_dict(), saved)
+    assert_equal(again.capture(), saved)
     train(again, saved_at, TOTAL)
-    assert_equal(again.state_dict(), undisturbed.state_dict())
+    assert_equal(again.capture(), undisturbed.capture())
 
 
 def test_a_state_from_the_first_stage_goes_on_in_it() -> None:
     changes = {"stages": STAGES}
     first, again = learner(changes), learner(changes)
     train(first, 0, 2)
-    again.load_state_dict(through_a_file(first.state_dict()))
+    again.restore(through_a_file(first.capture()))
     assert again.stage == 0
     assert not any(parameter.requires_grad for parameter in again.objective.model.backbone.parameters())
     train(again, 2, 4)
@@ -95,7 +99,7 @@ def test_the_kept_model_is_the_average_where_there_is_one() -> None:
     averaged, plain = learner(), learner({"optim.ema_width": 0.0})
     assert plain.kept is plain.objective.model
     assert averaged.kept is not averaged.objective.model
-    assert plain.state_dict()["average"] is None
+    assert plain.capture().average is None
 
 
 def test_parts_that_are_held_still_are_not_decayed() -> None:
@@ -197,3 +201,38 @@ def test_a_loss_that_a_stage_fades_in_does_not_crush_the_others(kind: str) -> No
     for step in range(100):
         learning.learn(make.batch(), step / 100, epoch=step / 10)
     assert learning.objective.balancer.weights()[0] > 0.2  # the one that was there before
+
+
+def gradients(changes: dict[str, Any], parts: int, num_images: int = 6) -> tuple[dict[str, torch.Tensor], Learned]:
+    still = {"model.batch_norm": "frozen", "optim.clip_norm": 0.0, "memory.micro_batches": parts}
+    learning = learner(changes | still)
+    shown = learning.learn(make.batch(num_images), 0.0)
+    named = learning.objective.model.named_parameters()
+    return {name: p.grad.double() for name, p in named if p.grad is not None}, shown
+
+
+@pytest.mark.parametrize("parts", [2, 3, 4, 6, 9])
+@pytest.mark.parametrize("changes", [{}, {"memory.heads": "sequential"}, {"assign.kind": "max_iou"}], ids=str)
+def test_parts_of_a_batch_add_up_to_the_whole(changes: dict[str, Any], parts: int) -> None:
+    """Objects lie unevenly: a part may have none, and each divides by the count of the whole."""
+    whole, expected = gradients(changes, 1)
+    found, shown = gradients(changes, parts)
+    assert found.keys() == whole.keys()
+    for name, gradient in whole.items():
+        # In float32; without rounding they are equal.
+        assert (found[name] - gradient).norm() <= 5e-6 * gradient.norm() + 1e-12, name
+    torch.testing.assert_close(shown.losses.values, expected.losses.values, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(shown.branches, expected.branches, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"balance.kind": "imtl_g"}, "balance.kind = imtl_g"),
+        ({"assign.kind": "task_aligned"}, "assign.kind = task_aligned"),
+        ({"optim.head_clip_norm": 1.0}, "optim.head_clip_norm = 1.0"),
+    ],
+)
+def test_what_cannot_be_added_up_is_refused(changes: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"memory.micro_batches = 2 does not go with {re.escape(key)}"):
+        make.config(changes | {"memory.micro_batches": 2})

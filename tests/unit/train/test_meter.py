@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from detector.config import DataConfig
-from detector.errors import DetectorError
 from detector.train.learner import Learned, Learner
 from detector.train.meter import Meter
 from detector.train.record import Record
@@ -19,6 +18,7 @@ from tests.unit.train import make
 
 STILL = {"optim.lr": 1e-12, "optim.warmup_steps": 0, "optim.weight_decay": 0.0, "model.batch_norm": "frozen"}
 TERMS = ("classification.cross_entropy", "box.smooth_l1", "box.giou")
+LOPSIDED, EVEN = [[10_000.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]
 
 
 def learner(changes: dict[str, Any] | None = None) -> Learner:
@@ -32,6 +32,7 @@ def learned(gram: list[list[float]] | None, losses: tuple[float, ...] = (1.0, 2.
         branches=torch.tensor([losses[0], losses[1] + losses[2]]),
         stage=stage,
         gram=None if gram is None else torch.tensor(gram),
+        is_finite=torch.tensor(losses).isfinite().all(),
     )
 
 
@@ -114,15 +115,22 @@ def test_nothing_is_written_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_is_named_with_a_cure(tmp_path: Path, value: float) -> None:
-    message = r"the loss box\.giou is not finite \((nan|inf)\) at step 2: lower optim\.lr"
-    with pytest.raises(DetectorError, match=message):
-        write(tmp_path, [learned(None), learned(None, (1.0, 1.0, value))])
+def test_a_step_that_was_left_out_does_not_count(tmp_path: Path, value: float) -> None:
+    steps = [learned(EVEN), learned([[value, 0.0], [0.0, value]], (1.0, 1.0, value)), learned(EVEN, (3.0, 4.0, 5.0))]
+    row, _ = write(tmp_path, steps)
+    assert row["losses"] == pytest.approx(dict(zip(TERMS, (2.0, 3.0, 4.0), strict=True)))
+    assert [branch["share"] for branch in row["branches"]] == pytest.approx([0.5, 0.5])
+
+
+def test_without_a_finite_step_there_is_no_row(tmp_path: Path) -> None:
+    with Record(tmp_path) as record:
+        meter = Meter(record, learner(), num_images=100, stage_names=[])
+        meter.add(learned(None, (1.0, 1.0, float("nan"))), num_images=2, progress=0.5)
+        meter.flush(0.5)
+    assert (tmp_path / "metrics.jsonl").read_text() == ""
 
 
 # Warnings
-
-LOPSIDED, EVEN = [[10_000.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]
 
 
 @pytest.mark.parametrize(

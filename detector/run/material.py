@@ -1,0 +1,94 @@
+"""What a run is made of: the data, and the facts that decide it besides the settings."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from detector.config import RunConfig
+from detector.data import check, coco
+from detector.data.columns import Columns
+from detector.errors import ConfigError
+from detector.geometry import letterbox
+from detector.model import precision
+from detector.run import resuming
+from detector.run.data_paths import DataPaths
+from detector.train import run_folder, schedule
+from detector.train.checkpoint import Identity, Loaded
+from detector.types import Preprocess
+
+_LAST_STRIDE = 32  # of the backbone
+_BACKBONE_PARTS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """What a run is made of."""
+
+    config: RunConfig
+    columns: Columns
+    val_columns: Columns | None
+    facts: run_folder.Facts
+    identity: Identity
+
+
+def gather(data: DataPaths, config: RunConfig, target: torch.device, init: str, loaded: Loaded | None) -> Material:
+    train_files = data.split("train")
+    columns = coco.read(train_files.annotations, train_files.images)
+    check.require_objects(columns)
+    val_columns = _validation_columns(data, columns)
+    preprocess = Preprocess(canvas_hw=letterbox.choose_canvas(columns.sizes_hw, config.data.image_size))
+    _require_statistics(config, preprocess.canvas_hw)
+    is_choice_made = config.precision == "auto" and loaded is not None and loaded.identity.device == target.type
+    dtype = (
+        getattr(torch, loaded.identity.precision)  # the probe times this machine, and may now find otherwise
+        if loaded is not None and is_choice_made
+        else precision.resolve(config.precision, target)
+    )
+    facts = run_folder.Facts(
+        device=target,
+        dtype=dtype,
+        init=init,
+        label_map=columns.label_map,
+        preprocess=preprocess,
+        splits={"train": _fingerprint(columns)} | ({"val": _fingerprint(val_columns)} if val_columns else {}),
+    )
+    return Material(
+        config=config,
+        columns=columns,
+        val_columns=val_columns,
+        facts=facts,
+        identity=resuming.identity(config, facts),
+    )
+
+
+def _validation_columns(data: DataPaths, train_columns: Columns) -> Columns | None:
+    """The validation split; None where there is none, or nothing in it to be found."""
+    if not data.has("val"):
+        return None
+    files = data.split("val")
+    columns = coco.read(files.annotations, files.images, label_map=train_columns.label_map)
+    return None if columns.is_crowd.all() else columns
+
+
+def _require_statistics(config: RunConfig, canvas_hw: tuple[int, int]) -> None:
+    """A batch norm that learns needs more than one value a channel.
+
+    Raises:
+        ConfigError: the last features of the smallest batch are a single cell.
+    """
+    if config.model.batch_norm != "live" or config.model.frozen_stages == _BACKBONE_PARTS:
+        return
+    for progress in (0.0, 1.0):
+        shape = schedule.batch_shape(progress, config.data, canvas_hw)
+        cells = math.prod(math.ceil(side / _LAST_STRIDE) for side in shape.window_hw)
+        if shape.size * cells == 1:
+            height, width = shape.window_hw
+            raise ConfigError(
+                f"batches of one image of {width}x{height} leave the norms of the backbone a single value; "
+                "raise data.batch_size or data.image_size, or set model.batch_norm to frozen"
+            )
+
+
+def _fingerprint(columns: Columns) -> run_folder.SplitFingerprint:
+    return run_folder.fingerprint(columns.annotations, images=len(columns), objects=len(columns.labels))

@@ -1,0 +1,80 @@
+"""The models that a training run writes: the best on the validation split, and the last."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+
+from detector import files
+from detector.evaluate import text
+from detector.evaluate.coco import Scores
+from detector.model import model_file
+from detector.model.detector import DetectionModel
+from detector.model.model_file import TrainedModel
+from detector.run.material import Material
+from detector.run.scoring import score
+from detector.train.engine import Outcome
+from detector.train.record import Record
+from detector.train.run_folder import RunFolder
+from detector.train.state import Quality
+
+
+class _StopRequested(Exception):  # noqa: N818 - not an error
+    """The user does not want to wait for the end of a scoring."""
+
+
+class ModelKeeper:
+    """What the training loop calls back: scores a candidate on the validation split, writes models."""
+
+    def __init__(self, trained: TrainedModel, material: Material, folder: RunFolder, record: Record) -> None:
+        self._trained = trained
+        self._val_columns = material.val_columns
+        self._dtype = material.facts.dtype
+        self._folder = folder
+        self._record = record
+        self._scores: Scores | None = None
+        self._named: set[str] = set()
+
+    def evaluate(self, candidate: DetectionModel, should_stop: Callable[[], bool]) -> Quality | None:
+        assert self._val_columns is not None
+
+        def show(done: int, total: int) -> None:
+            if should_stop() and done < total:
+                raise _StopRequested
+
+        try:
+            self._scores, _ = score(
+                [self._with(candidate)], self._val_columns, self._name_once, show, dtype=self._dtype
+            )
+        except _StopRequested:
+            return None
+        return Quality(ap=self._scores.ap, ap50=self._scores.ap50)
+
+    def keep_best(self, candidate: DetectionModel) -> None:
+        model_file.save(self._folder.best, self._with(candidate))
+        if self._scores is not None:
+            content = json.dumps(text.as_json(self._scores), indent=2, allow_nan=False) + "\n"
+            with files.written_whole(self._folder.best_scores) as temporary:
+                temporary.write_text(content, encoding="utf-8")
+
+    def keep_last(self, candidate: DetectionModel) -> None:
+        model_file.save(self._folder.last, self._with(candidate))
+
+    def scores_of(self, outcome: Outcome) -> Scores | None:
+        """Of the best model; it may have been found by an earlier process."""
+        return None if outcome.best is None else read_scores(self._folder)
+
+    def _with(self, candidate: DetectionModel) -> TrainedModel:
+        """The candidate in place of the model that is being trained."""
+        return dataclasses.replace(self._trained, model=candidate)
+
+    def _name_once(self, reason: str) -> None:
+        if reason not in self._named:
+            self._named.add(reason)
+            self._record.say(f"validation counts its objects as missed: {reason}")
+
+
+def read_scores(folder: RunFolder) -> Scores | None:
+    try:
+        return text.of_json(json.loads(folder.best_scores.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # a table that is lost is no reason to fail at the end

@@ -1,0 +1,157 @@
+"""A step that was not finite, as a file: what is needed to compute it again, and what comes of it."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from detector import config_file, files
+from detector.errors import CheckpointError, ConfigError
+from detector.model import detector as network
+from detector.model.model_file import TrainedModel
+from detector.train import stages
+from detector.train.health import Suspect
+from detector.train.learner import Learner
+from detector.train.objective import Objective
+from detector.types import Batch, Preprocess, Targets
+
+FORMAT = "detector-nonfinite-1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """A step that was computed again."""
+
+    step: int
+    stage: str
+    lr: float
+    images: tuple[str, ...]
+    losses: dict[str, float]
+    gradient_norms: dict[str, float]
+    """Of the parts of the network."""
+    first_module: str | None
+    """The first whose output is not finite."""
+
+    def text(self) -> str:
+        lines = [f"step {self.step}{f' of stage {self.stage}' if self.stage else ''}, learning rate {self.lr:.2e}"]
+        lines += [f"image     {name}" for name in self.images]
+        lines += [f"loss      {name} {value:g}" for name, value in self.losses.items()]
+        lines += [f"gradient  {name} {value:g}" for name, value in self.gradient_norms.items()]
+        lines.append(f"first output that is not finite: {self.first_module or 'none'}")
+        return "\n".join(lines)
+
+    def values(self) -> dict[str, object]:
+        """For programs; JSON has no NaN, so a number that is not finite becomes its name."""
+        tree = dataclasses.asdict(self)
+        for group in ("losses", "gradient_norms"):
+            tree[group] = {k: v if abs(v) < float("inf") else str(v) for k, v in tree[group].items()}
+        return tree
+
+
+def write(
+    folder: Path, suspect: Suspect, learner: Learner, trained: TrainedModel, precision: str, images: Sequence[str]
+) -> Path:
+    """Write the step down.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    targets = suspect.batch.targets
+    content = {
+        "format": FORMAT,
+        "config": config_file.dump(trained.config),
+        "precision": precision,
+        "classes": list(trained.label_map.names),
+        "preprocess": dataclasses.asdict(trained.preprocess),
+        "step": suspect.step,
+        "progress": suspect.progress,
+        "stage": suspect.stage,
+        "lr": suspect.lr,
+        "files": list(images),
+        "images": suspect.batch.images.cpu(),
+        "targets": {field.name: getattr(targets, field.name).cpu() for field in dataclasses.fields(targets)},
+        "indices": suspect.batch.indices.cpu(),
+        "objective": {name: tensor.cpu() for name, tensor in learner.objective.state_dict().items()},
+    }
+    path = folder / f"nonfinite-step-{suspect.step}.pt"
+    with files.written_whole(path) as temporary:
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch does not say that the disk is full
+            raise OSError(str(error).split("\n", 1)[0]) from error
+    return path
+
+
+def replay(path: Path) -> Replay:
+    """Compute the step of a file again, on the CPU.
+
+    Raises:
+        CheckpointError: it is no such file.
+        ConfigError: the step had a teacher.
+    """
+    content = _read(path)
+    config = config_file.loads(content["config"], source=str(path))
+    if config.distill.teacher is not None:
+        raise ConfigError(f"{path}: a step with a teacher cannot be replayed; look at its images and boxes in the file")
+    preprocess = Preprocess(**content["preprocess"])
+    model = network.build(config, num_classes=len(content["classes"]), preprocess=preprocess)
+    objective = Objective(model, config, dtype=getattr(torch, content["precision"]))
+    objective.load_state_dict(content["objective"])
+    number: int = content["stage"]
+    stage = (config.stages or (stages.EVERYTHING,))[number]
+    stages.set_learners(model, stage)
+    batch = Batch(
+        images=content["images"], targets=Targets(**content["targets"]), indices=content["indices"], placements=()
+    )
+    found: list[str] = []
+    parts = dict(cast("Iterable[tuple[str, nn.Module]]", model.named_modules()))
+    hooks = [part.register_forward_hook(_finder(name, found)) for name, part in parts.items() if name]
+    base = dict(zip(objective.terms, objective.base_weights, strict=True))
+    is_aligned = config.assign.kind == "task_aligned" and content["progress"] >= config.assign.aligned_from
+    weights = stages.weights(config.stages, content["progress"], base)
+    step = objective(batch, weights, aligned=is_aligned)
+    for hook in hooks:
+        hook.remove()
+    step.total.backward()
+    return Replay(
+        step=content["step"],
+        stage=stage.name if config.stages else "",
+        lr=content["lr"],
+        images=tuple(content["files"]),
+        losses=dict(zip(step.losses.terms, cast("list[float]", step.losses.values.tolist()), strict=True)),
+        gradient_norms=_norms(objective),
+        first_module=found[0] if found else None,
+    )
+
+
+def _finder(name: str, found: list[str]) -> Any:
+    def look(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor) and output.is_floating_point() and not output.isfinite().all():
+            found.append(name)
+
+    return look
+
+
+def _norms(objective: Objective) -> dict[str, float]:
+    model = objective.model
+    parts: dict[str, nn.Module] = {"backbone": model.backbone, "neck": model.neck}
+    parts |= {f"heads.{head.name}": model.heads.head(head) for head in model.heads.configs}
+    return {
+        name: float(torch.nn.utils.get_total_norm([p.grad for p in part.parameters() if p.grad is not None]))
+        for name, part in parts.items()
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        raise CheckpointError(f"{path}: is no nonfinite-step file of a run ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict) or cast("dict[str, Any]", content).get("format") != FORMAT:
+        raise CheckpointError(f"{path}: is no nonfinite-step file of a run")
+    return cast("dict[str, Any]", content)

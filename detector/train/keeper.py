@@ -1,0 +1,74 @@
+"""Scoring on the way, and the best model."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from detector.model.detector import DetectionModel
+from detector.train.learner import Learner
+from detector.train.record import EvaluationMetrics, Record
+from detector.train.state import LoopState, Quality
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What the loop calls back; the composition root knows how it is done."""
+
+    evaluate: Callable[[DetectionModel, Callable[[], bool]], Quality | None] | None
+    """Score the validation split, asking now and then whether to stop, and then without a result; None where there is
+    no such split."""
+    keep_best: Callable[[DetectionModel], None]
+    keep_last: Callable[[DetectionModel], None]
+
+
+class Keeper:
+    """Scores the model when asked and keeps the best."""
+
+    def __init__(self, hooks: Hooks, record: Record, stop: threading.Event, loop: LoopState) -> None:
+        self._hooks = hooks
+        self._record = record
+        self._stop = stop
+        self._has_best = loop.best is not None
+        self._scored_at: int | None = None
+        self.best = loop.best
+        self.evaluations = loop.evaluations
+        self.since_best = loop.evaluations_since_best
+
+    def evaluate(self, learner: Learner, epoch: float, seconds: float) -> bool:
+        """Whether it came to an end."""
+        if self._hooks.evaluate is None:
+            self._keep_best(learner)
+            return True
+        quality = self._hooks.evaluate(learner.kept, self._stop.is_set)
+        if quality is None:
+            return False
+        is_best = self.best is None or quality.ap >= self.best.ap
+        if is_best and self._keep_best(learner):
+            self.best = quality
+        self.since_best = 0 if is_best else self.since_best + 1
+        self._scored_at = learner.steps
+        self._record.evaluation(
+            EvaluationMetrics(
+                step=learner.steps, epoch=epoch, seconds=seconds, ap=quality.ap, ap50=quality.ap50, is_best=is_best
+            )
+        )
+        return True
+
+    def finish(self, learner: Learner, epoch: float, seconds: float) -> bool:
+        """Keep the end of the run and score it, unless the user waits for it to stop; whether all of that was done."""
+        self._hooks.keep_last(learner.kept)
+        is_done = not self._stop.is_set() and (
+            self._scored_at == learner.steps or self.evaluate(learner, epoch, seconds)
+        )
+        if not self._has_best:  # users look for a model under this name
+            self._hooks.keep_best(learner.kept)
+        return is_done
+
+    def _keep_best(self, learner: Learner) -> bool:
+        try:
+            self._hooks.keep_best(learner.kept)
+        except OSError as error:
+            self._record.say(f"warning: the best model so far could not be written ({error.strerror or error})")
+            return False
+        self._has_best = True
+        return True

@@ -1,0 +1,176 @@
+"""The state of training: all that decides how it goes on, said once, for saving and for loading.
+
+What is not here is a pure function of what is: the schedule and the stages of the step, the order of the images and
+their augmentation of the seed and the count of images.
+"""
+
+import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Tensors = dict[str, Tensor]
+
+MODEL, AVERAGE = "objective.", "average."
+"""Prefixes of the tensors of a state that are weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """What a scoring of the validation split tells the loop."""
+
+    ap: float
+    ap50: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnerState:
+    """The model with everything that changes it."""
+
+    steps: int
+    stage: int
+    lr_scale: float
+    """Halved each time training went back to a good state."""
+    objective: Tensors
+    """Model, adapters of a distillation, weights and memory of the balancer."""
+    optimizer: dict[str, Any]
+    average: Tensors | None
+    average_starts: dict[str, int] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopState:
+    """Where the loop stands."""
+
+    images: int = 0
+    """Taken from the stream of images: the position of the sampler."""
+    seconds: float = 0.0
+    """Spent so far, by all processes that worked on the run one after another."""
+    evaluations: int = 0
+    """Scorings of the validation split that are behind us."""
+    best: Quality | None = None
+    evaluations_since_best: int = 0
+    skipped: int = 0
+    """Steps whose loss or gradient was not finite."""
+    skipped_in_a_row: int = 0
+    rollbacks: int = 0
+    unreadable: tuple[str, ...] = ()
+    metrics_bytes: int = 0
+    """Length of metrics.jsonl: what stands behind it is of steps that will be done again."""
+    finished: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RandomStreams:
+    """The global generators, which a head of the user's own may draw from."""
+
+    python: tuple[Any, ...]
+    numpy: tuple[Any, ...]
+    torch: Tensor
+    cuda: tuple[Tensor, ...]
+
+    @classmethod
+    def capture(cls) -> Self:
+        # `legacy=False` would hide the one generator that `np.random.rand` draws from.
+        name, key, place, has_gauss, cached = cast("tuple[Any, ...]", np.random.get_state())  # noqa: NPY002
+        return cls(
+            python=random.getstate(),
+            numpy=(name, torch.from_numpy(key.astype(np.int64)), place, has_gauss, cached),
+            torch=torch.get_rng_state(),
+            cuda=tuple(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else (),
+        )
+
+    def restore(self) -> None:
+        random.setstate(_nested_tuple(self.python))
+        name, key, *rest = self.numpy
+        np.random.set_state((name, key.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+        torch.set_rng_state(self.torch)
+        if len(self.cuda) == torch.cuda.device_count():
+            for index, stream in enumerate(self.cuda):
+                torch.cuda.set_rng_state(stream, index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingState:
+    """Everything."""
+
+    learner: LearnerState
+    loop: LoopState
+    random: RandomStreams
+
+    def snapshot(self) -> Self:
+        """A copy in host memory that further steps do not reach."""
+        return type(self)(
+            learner=LearnerState(**{f.name: _copied(getattr(self.learner, f.name)) for f in fields(self.learner)}),
+            loop=self.loop,
+            random=self.random,
+        )
+
+    def weights(self) -> Tensors:
+        """The part that is tensors by name."""
+        average = self.learner.average or {}
+        return {f"{MODEL}{name}": tensor for name, tensor in self.learner.objective.items()} | {
+            f"{AVERAGE}{name}": tensor for name, tensor in average.items()
+        }
+
+    def rest(self) -> dict[str, Any]:
+        """Everything else, of types that `torch.load` takes with `weights_only`."""
+        learner = {f.name: getattr(self.learner, f.name) for f in fields(self.learner)}
+        del learner["objective"]
+        learner["average"] = self.learner.average is not None
+        return {
+            "learner": learner,
+            "loop": asdict(self.loop),
+            "random": {f.name: getattr(self.random, f.name) for f in fields(self.random)},
+        }
+
+    @classmethod
+    def of_parts(cls, weights: Mapping[str, Tensor], rest: Mapping[str, Any]) -> Self:
+        """From what `weights` and `rest` gave.
+
+        Raises:
+            KeyError, TypeError: something is missing or too much.
+        """
+        learner = dict(rest["learner"])
+        learner["objective"] = _below(MODEL, weights)
+        learner["average"] = _below(AVERAGE, weights) if learner["average"] else None
+        loop = dict(rest["loop"])
+        loop["unreadable"] = tuple(loop["unreadable"])
+        loop["best"] = None if loop["best"] is None else Quality(**loop["best"])
+        streams = rest["random"]
+        _require_all(LearnerState, learner)
+        _require_all(LoopState, loop)
+        return cls(learner=LearnerState(**learner), loop=LoopState(**loop), random=RandomStreams(**streams))
+
+
+def _require_all(kind: type, found: Mapping[str, Any]) -> None:
+    """Nothing may be filled in from a default: a state without it would go on, and differently."""
+    missing = {field.name for field in fields(kind)} - found.keys()
+    if missing:
+        raise KeyError(*sorted(missing))
+
+
+def _below(prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _copied(value: Any) -> Any:
+    """The same with every tensor cloned into host memory; strides are kept, since kernels may depend on them."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _copied(item) for key, item in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, (list, tuple)):
+        items = [_copied(item) for item in cast("list[Any]", value)]
+        return tuple(items) if isinstance(value, tuple) else items
+    return value
+
+
+def _nested_tuple(value: Any) -> Any:
+    return (
+        tuple(_nested_tuple(item) for item in cast("list[Any]", value)) if isinstance(value, (list, tuple)) else value
+    )

@@ -1,0 +1,177 @@
+"""`detector train` with a trunk of a hundredth of the weights, and, if asked, a fault on the way.
+
+    python -m tests.faults.child FAULT ARGUMENTS...
+
+FAULT is `none` or NAME=NUMBER, see `FAULTS`.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+from torchvision.models.resnet import BasicBlock
+
+from detector import cli, files
+from detector.data import dataset
+from detector.model import backbone
+from detector.train import checkpoint
+from detector.train.learner import Learner
+from detector.train.saver import Saver
+
+WIDTHS = (8, 8, 16, 16)
+
+
+class NarrowBackbone(backbone.Backbone):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.conv1 = nn.Conv2d(3, WIDTHS[0], 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
+        before = WIDTHS[0]
+        for number, width in enumerate(WIDTHS, start=1):
+            stride = 1 if number == 1 else 2
+            shortcut = nn.Sequential(nn.Conv2d(before, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width))
+            block = BasicBlock(before, width, stride=stride, downsample=shortcut)
+            setattr(self, f"layer{number}", nn.Sequential(block))
+            before = width
+        self.widths = WIDTHS
+
+
+def shrink() -> None:
+    """Make every network of this process small."""
+    from detector.model import detector as network
+
+    network.Backbone = NarrowBackbone  # type: ignore[attr-defined, misc]
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_at_step(number: int) -> None:
+    step = Learner.learn
+
+    def learn(self: Learner, *args: Any, **kwargs: Any) -> Any:
+        if self.steps == number:
+            kill()
+        return step(self, *args, **kwargs)
+
+    Learner.learn = learn  # type: ignore[method-assign]
+
+
+def kill_in_save(number: int) -> None:
+    """Kill at the nth of the moments between which a checkpoint is made: its writes, syncs and renames."""
+    left = [number]
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            left[0] -= 1
+            if left[0] < 0:
+                kill()
+            return function(*args, **kwargs)
+
+        return call
+
+    checkpoint.save_file = counted(checkpoint.save_file)
+    checkpoint.torch.save = counted(torch.save)
+    checkpoint._sha256 = counted(checkpoint._sha256)
+    files.sync = counted(files.sync)
+    Path.rename = counted(Path.rename)  # type: ignore[method-assign]
+    checkpoint.shutil.rmtree = counted(checkpoint.shutil.rmtree)  # type: ignore[assignment]
+
+
+def signal_at_step(which: int) -> Callable[[int], None]:
+    def install(number: int) -> None:
+        step = Learner.learn
+
+        def learn(self: Learner, *args: Any, **kwargs: Any) -> Any:
+            if self.steps == number:
+                os.kill(os.getpid(), which)
+            return step(self, *args, **kwargs)
+
+        Learner.learn = learn  # type: ignore[method-assign]
+
+    return install
+
+
+def nan_at_step(number: int, count: int = 1) -> None:
+    step = Learner.learn
+
+    def learn(self: Learner, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        if number <= self.steps < number + count:
+            batch.targets.boxes.fill_(float("nan"))
+        return step(self, batch, *args, **kwargs)
+
+    Learner.learn = learn  # type: ignore[method-assign]
+
+
+def full_disk_at_save(number: int) -> None:
+    """From the nth checkpoint on there is no room, as `ulimit -f` has it."""
+    import resource
+
+    save, done = Saver.save, [0]
+
+    def limited(self: Saver, *args: Any, **kwargs: Any) -> None:
+        done[0] += 1
+        if done[0] >= number:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        save(self, *args, **kwargs)
+        self.wait()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    Saver.save = limited  # type: ignore[method-assign]
+
+
+def worker_dies(number: int) -> None:
+    """A loader process is killed at image `number` of epoch 1, once."""
+    load, marker = dataset.load_sample, Path(os.environ["FAULT_MARKER"])
+
+    def load_or_die(columns: Any, row: int) -> Any:
+        if row == number and not marker.exists():
+            marker.touch()
+            kill()
+        return load(columns, row)
+
+    dataset.load_sample = load_or_die
+
+
+def worker_hangs(number: int) -> None:
+    load, marker = dataset.load_sample, Path(os.environ["FAULT_MARKER"])
+
+    def load_or_hang(columns: Any, row: int) -> Any:
+        if row == number and not marker.exists():
+            marker.touch()
+            time.sleep(1000)
+        return load(columns, row)
+
+    dataset.load_sample = load_or_hang
+
+
+FAULTS: dict[str, Callable[[int], None]] = {
+    "kill-at-step": kill_at_step,
+    "kill-in-save": kill_in_save,
+    "sigterm-at-step": signal_at_step(signal.SIGTERM),
+    "sigint-at-step": signal_at_step(signal.SIGINT),
+    "sigusr1-at-step": signal_at_step(signal.SIGUSR1),
+    "nan-at-step": nan_at_step,
+    "nan-from-step": lambda number: nan_at_step(number, 10**9),
+    "full-disk-at-save": full_disk_at_save,
+    "worker-dies": worker_dies,
+    "worker-hangs": worker_hangs,
+}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    assert torchvision
+    shrink()
+    name, _, value = sys.argv[1].partition("=")
+    if name != "none":
+        FAULTS[name](int(value))
+    raise SystemExit(cli.main(["train", *sys.argv[2:]]))

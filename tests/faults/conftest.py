@@ -1,0 +1,60 @@
+"""Runs that take a second or two, and faults that strike them."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.integration import shapes
+from tests.integration.conftest import TINY
+
+ROOT = Path(__file__).parents[2]
+STEPS = 14
+# Both shapes of batches, three scorings, weights of a balancer, a stage with a head that begins anew.
+RUN = [
+    *TINY,
+    *("--set", "data.crops.share=0.4", "--set", "length.evaluations=3", "--set", "balance.kind=gradnorm"),
+    *("--set", "checkpoint.seconds=0"),
+    *("--set", 'stages=[{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5, "reset": ["box"]}]'),
+    *("--device", "cpu", "--workers", "0"),
+]
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shapes")
+    for name, count, seed in (("train", 5, 1), ("val", 2, 2)):
+        shapes.write(shapes.plain(folder, name), count=count, seed=seed)
+    return folder
+
+
+def child(data: Path, out: Path, *options: str, fault: str = "none", **environment: str) -> tuple[int, str]:
+    """Exit code and standard error of one process."""
+    command = [sys.executable, "-m", "tests.faults.child", fault, str(data), "--out", str(out), *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    return done.returncode, done.stderr
+
+
+def weights_sum(out: Path) -> str:
+    return hashlib.sha256((out / "last.safetensors").read_bytes()).hexdigest()
+
+
+Train = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="session")
+def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing happens to."""
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    code, errors = child(data, out, *steps(STEPS), *RUN)
+    assert code == 0, errors
+    return out
+
+
+def steps(count: int) -> Sequence[str]:
+    return ("--steps", str(count))

@@ -1,0 +1,241 @@
+"""Each item of the state is needed: left out of the checkpoint, it makes a run end elsewhere."""
+
+import dataclasses
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from detector.config import RunConfig
+from detector.errors import CheckpointError
+from detector.model import detector as network
+from detector.model.detector import DetectionModel
+from detector.train import engine, state
+from detector.train.checkpoint import Identity, Store
+from detector.train.engine import Task
+from detector.train.keeper import Hooks
+from detector.train.learner import Learner
+from detector.train.record import Record
+from detector.train.saver import Saver
+from detector.train.state import LearnerState, LoopState, Quality, RandomStreams, TrainingState
+from detector.types import Batch, BatchShape
+from tests.faults.child import NarrowBackbone
+from tests.unit.train import make
+from tests.unit.train.test_learner import assert_equal as assert_same
+
+IDENTITY = Identity(config="", classes=(), splits={}, teacher=None, device="cpu", precision="float32", environment={})
+STEPS, SAVED = 6, 3
+CONFIG = make.config(
+    {
+        "length.minutes": None,
+        "length.steps": STEPS,
+        "length.evaluations": 3,
+        "length.patience": 5,
+        "data.crops.share": 0,
+        "data.batch_size": 3,
+        "optim.warmup_steps": 2,
+        "optim.lr": 1e-3,
+        "balance.kind": "uncertainty",
+        "model.heads.box.tower.depth": 1,
+        "model.heads.classification.tower.depth": 1,
+        "stages": [{"name": "a", "share": 0.3}, {"name": "b", "share": 0.7, "reset": ["box"]}],
+    }
+)
+
+
+def learner(config: RunConfig) -> Learner:
+    return Learner(make.model(config), config, dtype=torch.float32)
+
+
+class Run:
+    """A run of the loop on made batches, which depend on the sampler's position and on every random stream."""
+
+    def __init__(self, folder: Path, *, scored: bool = False) -> None:
+        """Args: `scored` says that an earlier process has found the best already."""
+        folder.mkdir(exist_ok=True)
+        self.folder = folder
+        self.scored = scored
+        self.calls: list[Any] = []
+
+    def batches(self, shapes: Iterator[BatchShape], first: int) -> Iterator[Batch]:
+        # Once and first of all: the type checks of the tests draw from this stream too.
+        once = random.random() if first else 0.0
+        self.calls.append(once)
+        for _ in shapes:
+            noise = int(100 * (np.random.rand() + float(torch.rand(()))))  # noqa: NPY002
+            batch = make.batch(seed=1000 * first + noise)
+            first += len(batch.images)
+            yield dataclasses.replace(batch, unreadable=("a.jpg: gone",))
+
+    def evaluate(self, model: DetectionModel, should_stop: Callable[[], bool]) -> Quality:
+        quality = Quality(ap=0.1 if self.scored else 0.5, ap50=0.0)
+        self.scored = True
+        self.calls.append(float(next(model.parameters()).double().sum()))
+        return quality
+
+    def go(self, start: TrainingState | None = None) -> list[TrainingState]:
+        """The state between each two steps and at the end."""
+        random.seed(1)
+        np.random.seed(1)  # noqa: NPY002
+        learning = learner(CONFIG)
+        if start is not None:
+            learning.restore(start.learner)
+        hooks = Hooks(
+            evaluate=self.evaluate,
+            keep_best=lambda model: self.calls.append("best"),
+            keep_last=lambda model: self.calls.append("last"),
+        )
+        with Record(self.folder) as record:
+            saver = _EveryStep(Store(self.folder), IDENTITY, record, seconds=0)
+            task = Task(config=CONFIG, canvas_hw=make.HW, num_images=4, open_batches=self.batches)
+            engine.fit(learning, task, hooks=hooks, record=record, saver=saver, start=start)
+        return saver.states
+
+    def signature(self, start: TrainingState) -> tuple[object, ...]:
+        """All that can be seen of the rest of a run."""
+        states = self.go(start)
+        warnings = (self.folder / "train.log").read_text().count("stands in")
+        return digest(plain(states[-1])), states[-1].loop.seconds >= 1000, len(states), self.calls, warnings
+
+
+class _EveryStep(Saver):
+    """Keeps the state after each step."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.states: list[TrainingState] = []
+
+    @property
+    def is_due(self) -> bool:
+        return True
+
+    def save(self, capture: Callable[[], TrainingState], *, wait: bool = False) -> None:
+        self.states.append(capture().snapshot())
+
+
+ITEMS = [
+    (part, field.name)
+    for part, kind in (("learner", LearnerState), ("loop", LoopState), ("random", RandomStreams))
+    for field in dataclasses.fields(kind)
+]
+ELSEWHERE = {
+    ("loop", "metrics_bytes"): "test_kills.py looks for lines that stand twice in metrics.jsonl",
+    ("loop", "finished"): "test_kills.py runs a finished run again",
+    ("random", "cuda"): "drawn from on a GPU",
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _narrow() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "Backbone", NarrowBackbone)
+        yield
+
+
+@pytest.fixture(scope="module")
+def states(tmp_path_factory: pytest.TempPathFactory) -> list[TrainingState]:
+    """Of the undisturbed run, step by step."""
+    return Run(tmp_path_factory.mktemp("undisturbed")).go()
+
+
+@pytest.fixture(scope="module")
+def saved(states: list[TrainingState]) -> TrainingState:
+    """In the middle, with something to lose in every item."""
+    middle = next(one for one in states if one.learner.steps == SAVED)
+    assert middle.learner.stage == 1
+    assert middle.loop.best == Quality(ap=0.5, ap50=0.0)
+    loop = dataclasses.replace(
+        middle.loop, seconds=1000.0, skipped=2, skipped_in_a_row=1, rollbacks=1, evaluations_since_best=1
+    )
+    learner = dataclasses.replace(middle.learner, lr_scale=0.5)
+    return dataclasses.replace(middle, loop=loop, learner=learner)
+
+
+def test_going_on_ends_where_the_undisturbed_run_ends(states: list[TrainingState], tmp_path: Path) -> None:
+    for start in states:
+        if start.learner.steps not in (1, SAVED, STEPS - 1):
+            continue
+        folder = tmp_path / str(start.learner.steps)
+        end = Run(folder, scored=start.loop.evaluations > 0).go(through_files(start, folder))[-1]
+        assert_same(plain(end), plain(states[-1]))
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [pytest.param(*item, id=".".join(item)) for item in ITEMS if item not in ELSEWHERE]
+)
+def test_an_item_that_is_left_out_changes_the_run(part: str, name: str, saved: TrainingState, tmp_path: Path) -> None:
+    first, again, without = (Run(tmp_path / name, scored=True) for name in ("first", "again", "without"))
+    expected = first.signature(saved)
+    assert again.signature(saved) == expected
+    new = fresh(tmp_path / "fresh")
+    changed = dataclasses.replace(getattr(saved, part), **{name: getattr(getattr(new, part), name)})
+    try:
+        found = without.signature(dataclasses.replace(saved, **{part: changed}))
+    except (CheckpointError, ZeroDivisionError):  # the average has no step zero
+        return
+    assert found != expected
+
+
+@pytest.mark.parametrize(("part", "name"), ITEMS, ids=str)
+def test_an_item_that_is_missing_in_the_file_is_an_error(part: str, name: str, saved: TrainingState) -> None:
+    weights, rest = saved.weights(), saved.rest()
+    assert_same(plain(TrainingState.of_parts(weights, rest)), plain(saved))
+    if name == "objective":
+        weights = {key: value for key, value in weights.items() if not key.startswith(state.MODEL)}
+        with pytest.raises(CheckpointError, match="does not fit"):
+            learner(CONFIG).restore(TrainingState.of_parts(weights, rest).learner)
+        return
+    del rest[part][name]
+    with pytest.raises((KeyError, TypeError)):
+        TrainingState.of_parts(weights, rest)
+
+
+def fresh(folder: Path) -> TrainingState:
+    """What a new process has."""
+    random.seed(2)
+    np.random.seed(2)  # noqa: NPY002
+    torch.manual_seed(2)
+    return TrainingState(learner=learner(CONFIG).capture(), loop=LoopState(), random=RandomStreams.capture()).snapshot()
+
+
+def through_files(start: TrainingState, folder: Path) -> TrainingState:
+    folder.mkdir(exist_ok=True)
+    store = Store(folder / "checkpoints")
+    store.write(start, IDENTITY)
+    loaded = store.read_newest()
+    assert loaded is not None
+    assert loaded.identity == IDENTITY
+    return loaded.state
+
+
+def plain(one: TrainingState) -> dict[str, Any]:
+    """For comparing; the clock and the stream that the type checks draw from aside."""
+    loop = dataclasses.replace(one.loop, seconds=0.0, metrics_bytes=0)
+    streams = dataclasses.replace(one.random, python=())
+    return dataclasses.asdict(dataclasses.replace(one, loop=loop, random=streams))
+
+
+def digest(value: Any) -> str:
+    seen = hashlib.sha256()
+
+    def add(item: Any) -> None:
+        if isinstance(item, Tensor):
+            seen.update(item.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        elif isinstance(item, dict):
+            for key, inner in item.items():
+                seen.update(repr(key).encode())
+                add(inner)
+        elif isinstance(item, list | tuple):
+            for inner in item:
+                add(inner)
+        else:
+            seen.update(repr(item).encode())
+
+    add(value)
+    return seen.hexdigest()

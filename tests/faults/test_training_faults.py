@@ -1,0 +1,272 @@
+"""What goes wrong while a run is going: each is said, and nothing that was learned is lost."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detector import cli
+from detector.cli import train
+from detector.model import detector as network
+from detector.train.checkpoint import REST, Store
+from detector.train.learner import Learner
+from detector.train.lock import RunLock
+from tests.faults.child import NarrowBackbone
+from tests.faults.conftest import RUN, steps
+
+Step = Callable[..., Any]
+
+
+@pytest.fixture(autouse=True)
+def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "Backbone", NarrowBackbone)
+
+
+def run(data: Path, out: Path, count: int, *options: str) -> int:
+    return train([str(data), "--out", str(out), *steps(count), *RUN, *options])
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[int], bool]) -> None:
+    """Make boxes of some steps NaN."""
+    learn = Learner.learn
+
+    def spoilt(self: Learner, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        if is_bad(self.steps):
+            batch.targets.boxes.fill_(float("nan"))
+        return learn(self, batch, *args, **kwargs)
+
+    monkeypatch.setattr(Learner, "learn", spoilt)
+
+
+def status(out: Path) -> dict[str, Any]:
+    return json.loads((out / "status.json").read_text())
+
+
+def newest(out: Path) -> Any:
+    loaded = Store(out / "checkpoints").read_newest()
+    assert loaded is not None
+    return loaded.state
+
+
+def test_a_step_that_is_not_finite_is_left_out_counted_and_can_be_replayed(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before: list[list[torch.Tensor]] = []
+    learn = Learner.learn
+
+    def watched(self: Learner, *args: Any, **kwargs: Any) -> Any:
+        if self.steps in (4, 5):
+            model = self.objective.model
+            before.append([tensor.clone() for tensor in [*model.parameters(), *self.statistics()]])
+        return learn(self, *args, **kwargs)
+
+    spoil(monkeypatch, lambda step: step == 4)
+    spoilt = Learner.learn
+    monkeypatch.setattr(Learner, "learn", watched)
+    learn = spoilt
+    out = tmp_path / "run"
+    assert run(data, out, 6) == 0
+    assert all(torch.equal(a, b) for a, b in zip(*before, strict=True))
+    assert status(out)["skipped_steps"] == newest(out).loop.skipped == 1
+    said = capsys.readouterr().err
+    file = out / "nonfinite-step-5.pt"
+    assert "of step 5 is not finite: the step was left out (1 so far)" in said
+    assert f"detector replay {file}" in said
+    assert cli.main(["replay", str(file), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert "the gradient of step 5" in said
+    assert "nan" in again["gradient_norms"].values()
+    assert len(again["images"]) == 2
+
+
+def test_a_run_that_diverges_goes_back_with_half_the_rate_and_then_stops(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(monkeypatch, lambda step: step >= 5)
+    assert run(data, tmp_path / "run", 14) == 1
+    said = capsys.readouterr().err
+    for scale in ("0.5", "0.25", "0.125"):
+        assert f"with {scale} of the learning rate from now on" in said
+    assert "also after going back 3 times: lower optim.lr" in said
+    assert status(tmp_path / "run")["state"] == "failed"
+    assert len(list((tmp_path / "run").glob("nonfinite-*"))) <= 12
+
+
+def test_a_run_that_recovers_after_going_back_ends_well(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [5]
+
+    def is_bad(step: int) -> bool:
+        left[0] -= step >= 5
+        return step >= 5 and left[0] >= 0
+
+    spoil(monkeypatch, is_bad)
+    assert run(data, tmp_path / "run", 10) == 0
+    state = newest(tmp_path / "run")
+    assert (state.learner.lr_scale, state.loop.rollbacks, state.learner.steps) == (0.5, 1, 10)
+
+
+def test_a_full_disk_keeps_the_earlier_checkpoint_and_training_goes_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from detector.train import checkpoint
+
+    save = torch.save
+    calls: list[int] = []
+
+    def full(*args: Any) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        save(*args)
+
+    monkeypatch.setattr(checkpoint.torch, "save", full)
+    out = tmp_path / "run"
+    assert run(data, out, 6) == 0
+    said = capsys.readouterr().err
+    assert "No space left on device" in said
+    assert "MB are free" in said
+    assert newest(out).loop.finished
+
+
+def test_a_run_folder_that_is_removed_ends_the_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learn, out = Learner.learn, tmp_path / "run"
+
+    def remove(self: Learner, *args: Any, **kwargs: Any) -> Any:
+        if self.steps == 3:
+            shutil.rmtree(out)
+        return learn(self, *args, **kwargs)
+
+    monkeypatch.setattr(Learner, "learn", remove)
+    assert run(data, out, 40) == 1
+    assert f"{out}: the run folder is gone" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_word(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert run(data, out, 6) == 0
+    file = Store(out / "checkpoints").paths()[-1] / REST
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+    assert run(data, out, 6) == 0
+    assert f"resume: {file}: the checksum does not fit" in capsys.readouterr().err
+    for path in Store(out / "checkpoints").paths():
+        (path / REST).unlink()
+    assert run(data, out, 6) == 4
+    assert "no checkpoint can be read" in capsys.readouterr().err
+    shutil.rmtree(out / "checkpoints")
+    assert run(data, out, 6) == 4
+    assert "holds a run without checkpoints" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--batch-size", "3"), "data.batch_size = 2, now it is 3"),
+        (("--seed", "9"), "seed = 0, now it is 9"),
+        (("--set", "model.heads.box.weight=2"), "model.heads.box.weight = 1.0, now it is 2.0"),
+        (("--steps", "9"), "length.steps = 4, now it is 9; give --resume"),
+        (("--steps", "3", "--resume"), "length: 3 steps, but 4 steps are done already"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    options: tuple[str, ...], message: str, short: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (short / "config.yaml").read_bytes()
+    assert run(data, short, 4, *options) == 2
+    assert message in capsys.readouterr().err
+    assert (short / "config.yaml").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def short(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("short") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "Backbone", NarrowBackbone)
+        assert run(data, out, 4) == 0
+    return out
+
+
+def test_other_data_and_other_classes_are_named(
+    data: Path, short: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(data, tmp_path / "data")
+    tree = json.loads((data / "train.json").read_text())
+    (tmp_path / "data" / "train.json").write_text(json.dumps(tree, indent=1))
+    assert run(tmp_path / "data", short, 4) == 2
+    assert "another data set: the train annotations" in capsys.readouterr().err
+    for name in ("train", "val"):
+        tree = json.loads((data / f"{name}.json").read_text())
+        tree["categories"][1]["name"] = "ball"
+        (tmp_path / "data" / f"{name}.json").write_text(json.dumps(tree))
+    assert run(tmp_path / "data", short, 4) == 2
+    assert "on the classes box, disc; the data now have box, ball" in capsys.readouterr().err
+
+
+def test_a_longer_run_goes_on_and_says_how(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert run(data, out, 6) == 0
+    capsys.readouterr()
+    assert train([str(data), "--out", str(out), "--resume", "--steps", "10", "--device", "cpu"]) == 0
+    said = capsys.readouterr().err
+    assert "8 steps" not in said
+    assert "length: 10 steps instead of 6 steps: step 6 is now at 60% of the run instead of 100%" in said
+    assert newest(out).learner.steps == 10
+    assert "steps: 10" in (out / "config.yaml").read_text()
+
+
+def test_a_run_that_was_killed_before_its_settings_were_written_begins_again(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (".lock", "environment.json", ".best.safetensors.123.tmp"):
+        (tmp_path / name).touch()
+    assert run(data, tmp_path, 2) == 0
+    assert "holds a run that ended before its first step; it begins again" in capsys.readouterr().err
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_nothing_to_resume_is_an_error(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(data, tmp_path / "run", 4, "--resume") == 2
+    assert "holds no run to resume" in capsys.readouterr().err
+
+
+def test_status_for_people_and_programs(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", str(short)]) == 0
+    text = capsys.readouterr().out
+    for part in ("state       finished: 4 steps", "done        100%, step 4", "checkpoint  of step 4", "best AP"):
+        assert part in text
+    assert cli.main(["status", str(short), "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert (values["state"], values["is_alive"], values["step"]) == ("finished", False, 4)
+    assert cli.main(["status", str(short / "nowhere")]) == 2
+
+
+def test_the_lock_is_of_another_process(data: Path, tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    hold = "import sys, time; from pathlib import Path; from detector.train.lock import RunLock\n"
+    hold += "with RunLock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    holder = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("detector.train.lock.PATIENCE", 0.2)
+            with pytest.raises(Exception, match=f"process {holder.pid} is training in this folder"):
+                RunLock(tmp_path).__enter__()
+    finally:
+        holder.kill()
+        holder.communicate()
+    with RunLock(tmp_path):
+        pass
