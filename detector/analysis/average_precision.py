@@ -67,13 +67,14 @@ def _weighted(
     if not places.size:
         return made
     at_places = weights[:, image_rows[places]]
+    counted = _counted_up_to(places, is_counted[0], image_rows, weights)
     for step, (right_here, counted_here) in enumerate(zip(is_right, is_counted, strict=True)):
-        if step == 0 or (counted_here != is_counted[step - 1]).any():
+        if (counted_here != is_counted[max(step - 1, 0)]).any():
             counted = _counted_up_to(places, counted_here, image_rows, weights)
         mine = np.flatnonzero(right_here[places])
         right = np.cumsum(at_places[:, mine], axis=1)
         # Whole numbers, so that this is exactly what pycocotools adds up.
-        precision = right / (counted[:, mine] + np.spacing(1))
+        precision: NDArray[np.float64] = right / (counted[:, mine] + np.spacing(1))
         envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
         recall = right / num_objects[:, None]
         reached = np.stack([np.searchsorted(row, RECALLS) for row in recall])

@@ -19,16 +19,22 @@ _TAILS: Final = (2.5, 97.5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draws:
-    """AP, AP50 and AP75 of every resampling."""
+    """AP, AP50 and AP75; -1 where not defined."""
 
-    values: NDArray[np.float64]  # [sample, 3]
+    scored: NDArray[np.float64]  # [3], of the images as they are
+    values: NDArray[np.float64]  # [sample, 3], of every resampling
 
     def intervals(self) -> tuple[Interval, ...]:
-        """Where the middle 95 % lie; empty where the scores are not defined."""
+        """Where the score would lie 95 times in 100; empty where the scores are not defined.
+
+        The quantiles are mirrored at the score (the basic bootstrap): AP of few images lies too high, and that of their
+        resamplings higher still by about as much.
+        """
         known = self.values[(self.values > -1).all(axis=1)]
         if not len(known):
             return ()
-        low, high = np.percentile(known, _TAILS, axis=0).tolist()
+        quantiles = np.percentile(known, _TAILS, axis=0)
+        high, low = np.clip(2 * self.scored - quantiles, 0, 1).tolist()
         return tuple(Interval(low=a, high=b) for a, b in zip(low, high, strict=True))
 
 
@@ -56,9 +62,11 @@ def draw(matches: Matches, samples: int | None = None) -> Draws:
     rng = np.random.default_rng(_SEED)
     images = matches.num_images
     weights = rng.multinomial(images, np.full(images, 1 / images), size=count).astype(np.float64)
-    values = average_precision.by_class_and_sample(matches, weights)
+    as_it_is = np.ones((1, images))
+    values = average_precision.by_class_and_sample(matches, np.concatenate([as_it_is, weights]))
     of_all = (values, values[:, :1], values[:, 5:6])
-    return Draws(values=np.stack([average_precision.mean(part) for part in of_all], axis=1))
+    made = np.stack([average_precision.mean(part) for part in of_all], axis=1)
+    return Draws(scored=made[0], values=made[1:])
 
 
 def intervals(matches: Matches) -> tuple[Interval, ...]:
@@ -69,17 +77,15 @@ def intervals(matches: Matches) -> tuple[Interval, ...]:
 def differences(first: Matches, second: Matches) -> tuple[Difference, ...]:
     """Of AP, AP50 and AP75, both models on the same images; empty where the scores are not defined."""
     samples = min(num_samples(len(one)) for one in (first, second))
-    drawn = [draw(one, samples).values for one in (first, second)]
-    known = (drawn[0] > -1).all(axis=1) & (drawn[1] > -1).all(axis=1)
+    a, b = draw(first, samples), draw(second, samples)
+    known = (a.values > -1).all(axis=1) & (b.values > -1).all(axis=1)
     if not known.any():
         return ()
-    moved = (drawn[1] - drawn[0])[known]
-    whole = [average_precision.by_class(one) for one in (first, second)]
-    a, b = ([float(average_precision.mean(part)) for part in (one, one[:1], one[5:6])] for one in whole)
+    moved = (b.values - a.values)[known]
     low, high = np.percentile(moved, _TAILS, axis=0).tolist()
     return tuple(
         Difference(
-            value=b[k] - a[k],
+            value=float(b.scored[k] - a.scored[k]),
             interval=Interval(low=low[k], high=high[k]),
             share_better=float((moved[:, k] > 0).mean() + 0.5 * (moved[:, k] == 0).mean()),
         )

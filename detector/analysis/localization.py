@@ -81,7 +81,8 @@ def measure(matches: Matches, truth: Objects, found: Results, names: tuple[str, 
     rows = matches.rows[place]
     pairs = _pairs(found.boxes_xywh[rows], truth.boxes_xywh[met])
     sizes = np.searchsorted(_AREAS, truth.areas[met], side="right")
-    found_sizes = np.searchsorted(_AREAS, found.boxes_xywh[:, 2:].prod(axis=1), side="right")
+    found_areas: NDArray[np.float64] = found.boxes_xywh[:, 2:].prod(axis=1)
+    found_sizes = np.searchsorted(_AREAS, found_areas, side="right")
     classes = truth.class_rows[met]
     groups = [("all", np.ones(len(met), np.bool_), np.ones(len(found), np.bool_))]
     groups += [(name, sizes == k, found_sizes == k) for k, name in enumerate(SIZES)]

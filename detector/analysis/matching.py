@@ -83,8 +83,9 @@ def iou(
     high = np.minimum(boxes[:, None, :2] + boxes[:, None, 2:], others[None, :, :2] + others[None, :, 2:])
     sides = high - low
     shared = np.where((sides > 0).all(axis=2), sides.prod(axis=2), 0.0)
-    areas, other_areas = boxes[:, 2:].prod(axis=1), others[:, 2:].prod(axis=1)
-    union = areas[:, None] + other_areas[None] - shared
+    areas: NDArray[np.float64] = boxes[:, 2:].prod(axis=1)
+    other_areas: NDArray[np.float64] = others[:, 2:].prod(axis=1)
+    union: NDArray[np.float64] = areas[:, None] + other_areas[None] - shared
     if is_crowd is not None:
         union = np.where(is_crowd[None], areas[:, None], union)
     return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
@@ -128,7 +129,7 @@ def _greedy(overlaps: NDArray[np.float64], is_crowd: NDArray[np.bool_]) -> NDArr
         overlap = overlaps[row]
         fits = is_free & (overlap >= needed)
         # A crowd region is met only where no object is.
-        value = np.where(fits, np.where(is_crowd, overlap - 2, overlap), -np.inf)
+        value: NDArray[np.float64] = np.where(fits, np.where(is_crowd, overlap - 2, overlap), -np.inf)
         best = last - np.argmax(value[:, ::-1], axis=1)
         hit = fits[steps, best]
         met[hit, row] = best[hit]
