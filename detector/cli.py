@@ -11,22 +11,24 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from detector import commands, report_options
 from detector import options as forms
+from detector.commands import Answer
 from detector.errors import ConfigError, DetectorError
+from detector.report_options import Compare, Report
 
-Options = TypeVar("Options", forms.Train, forms.Evaluate, forms.Predict, forms.Benchmark)
+Options = TypeVar("Options", forms.Train, forms.Evaluate, forms.Predict, forms.Benchmark, Report, Compare)
 
 INTERRUPTED = 130
 
-COMMANDS = ("train", "eval", "predict", "benchmark")
+COMMANDS = ("train", "eval", "predict", "report", "compare", "benchmark")
 
 HELP = """\
-usage: detector {train,eval,predict,benchmark} ...
+usage: detector {train,eval,predict,report,compare,benchmark} ...
 
 Train, score and use an object detector on images with a COCO JSON.
 
@@ -34,6 +36,8 @@ commands:
   train      Train on a data set; writes a run folder with the best model.
   eval       Score a model, or a COCO results file, against ground truth.
   predict    Find objects in images; writes pictures and a COCO results file.
+  report     Write one HTML file about a run: scores, errors, pictures, data.
+  compare    Say whether the second of two models is better, and where.
   benchmark  Measure this program: its heads, and its speed against torchvision.
 
 `detector COMMAND --help` lists the options of a command, `detector --version`
@@ -50,16 +54,6 @@ exit codes:
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a command has to say, for people and for programs."""
-
-    text: str
-    values: Mapping[str, object]
-    warnings: tuple[str, ...] = ()
-    exit_code: int = 0
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; a wrong option and a command's --help leave through SystemExit."""
     command, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
@@ -70,6 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return evaluate(rest)
         case "predict":
             return predict(rest)
+        case "report":
+            return report(rest)
+        case "compare":
+            return compare(rest)
         case "benchmark":
             return benchmark(rest)
         case "-h" | "--help":
@@ -109,6 +107,14 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
 
 def predict(argv: Sequence[str] | None = None) -> int:
     return _door(forms.parse_predict, _predict, argv)
+
+
+def report(argv: Sequence[str] | None = None) -> int:
+    return _door(report_options.parse_report, commands.report, argv)
+
+
+def compare(argv: Sequence[str] | None = None) -> int:
+    return _door(report_options.parse_compare, commands.compare, argv)
 
 
 def benchmark(argv: Sequence[str] | None = None) -> int:
@@ -167,9 +173,9 @@ def _evaluate(options: forms.Evaluate) -> Answer:
         engine=options.engine,
     )
     return Answer(
-        text=f"{text.table(outcome.scores)}\n\nresults  {outcome.results_path}",
+        text=f"{text.table(outcome.scores, outcome.intervals)}\n\nresults  {outcome.results_path}",
         values={
-            "scores": text.as_json(outcome.scores),
+            "scores": text.as_json(outcome.scores, outcome.intervals),
             "results": str(outcome.results_path),
             "scores_file": str(outcome.scores_path),
             "unreadable": list(outcome.unreadable),

@@ -224,19 +224,19 @@ def _leading_models(inputs: Sequence[Path]) -> tuple[Path, ...]:
 
 
 def parse_train(argv: Sequence[str]) -> Train:
-    return _parse(Train, argv, prog="detector train", examples=TRAIN_EXAMPLES)
+    return parse(Train, argv, prog="detector train", examples=TRAIN_EXAMPLES)
 
 
 def parse_evaluate(argv: Sequence[str]) -> Evaluate:
-    return _parse(Evaluate, argv, prog="detector eval", examples=EVAL_EXAMPLES)
+    return parse(Evaluate, argv, prog="detector eval", examples=EVAL_EXAMPLES)
 
 
 def parse_predict(argv: Sequence[str]) -> Predict:
-    return _parse(Predict, argv, prog="detector predict", examples=PREDICT_EXAMPLES)
+    return parse(Predict, argv, prog="detector predict", examples=PREDICT_EXAMPLES)
 
 
 def parse_benchmark(argv: Sequence[str]) -> Benchmark:
-    return _parse(Benchmark, argv, prog="detector benchmark", examples=BENCHMARK_EXAMPLES)
+    return parse(Benchmark, argv, prog="detector benchmark", examples=BENCHMARK_EXAMPLES)
 
 
 def config_of(options: Train) -> RunConfig:
@@ -275,7 +275,8 @@ def _own_options(options: Train) -> dict[str, object]:
     return given
 
 
-def _parse(form: type[Options], argv: Sequence[str], *, prog: str, examples: str) -> Options:
+def parse(form: type[Options], argv: Sequence[str], *, prog: str, examples: str) -> Options:
+    """Fill a form; --help and a usage error leave through SystemExit."""
     try:
         return tyro.cli(form, prog=prog, args=argv, config=(conf.FlagCreatePairsOff, conf.DisallowNone))
     except SystemExit as stop:

@@ -13,6 +13,7 @@ from detector.evaluate.results import Results
 
 SIZES: Final = ("small", "medium", "large")
 _AREAS: Final = (32.0**2, 96.0**2)
+_MOST_CLASSES: Final = 40  # each takes a scoring of its own
 _FEWEST: Final = 20  # pairs, to speak of a bias
 _CLEAR: Final = 2.5  # standard errors
 _WORTH_SAYING: Final = 0.005  # of the side of a box
@@ -73,7 +74,7 @@ class _Pairs:
 
 
 def measure(matches: Matches, truth: Objects, found: Results, names: tuple[str, ...]) -> tuple[LocalizationError, ...]:
-    """Of all objects, of each size, and of each class; `found` by row."""
+    """Of all objects, of each size, and of each class, or the most frequent of very many; `found` by row."""
     place = np.flatnonzero(matches.is_right[0])
     met = matches.objects[0, place]
     usable = (found.boxes_xywh[matches.rows[place], 2:] > 0).all(axis=1) & (truth.boxes_xywh[met, 2:] > 0).all(axis=1)
@@ -86,7 +87,8 @@ def measure(matches: Matches, truth: Objects, found: Results, names: tuple[str, 
     classes = truth.class_rows[met]
     groups = [("all", np.ones(len(met), np.bool_), np.ones(len(found), np.bool_))]
     groups += [(name, sizes == k, found_sizes == k) for k, name in enumerate(SIZES)]
-    groups += [(name, classes == k, found.category_ids == k) for k, name in enumerate(names)]
+    frequent = np.argsort(-np.bincount(classes, minlength=len(names)), kind="stable")[:_MOST_CLASSES].tolist()
+    groups += [(names[k], classes == k, found.category_ids == k) for k in sorted(frequent)]
     before = engines.curves("hotcoco", truth, found).twelve()
     return tuple(
         _of_group(name, _Pairs(errors=pairs.errors[mine], pixels=pairs.pixels[mine]), theirs, truth, found, before)

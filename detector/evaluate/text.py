@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from detector.evaluate.coco import Scores
 
-_NAMES: Final = (
+NAMES: Final = (
     "AP, IoU 0.50 to 0.95",
     "AP, IoU 0.50",
     "AP, IoU 0.75",
@@ -37,7 +37,7 @@ def table(scores: Scores, intervals: Sequence[Interval] = ()) -> str:
         scores: What to show.
         intervals: Of the first of the twelve, as many as there are.
     """
-    lines = [f"{name:<24}{_number(value)}" for name, value in zip(_NAMES, scores.twelve(), strict=True)]
+    lines = [f"{name:<24}{_number(value)}" for name, value in zip(NAMES, scores.twelve(), strict=True)]
     for k, interval in enumerate(intervals):
         lines[k] += f"   {interval.low:5.3f} to {interval.high:5.3f}"
     if intervals:

@@ -2,7 +2,18 @@
 
 from detector.run.data_paths import DataPaths
 from detector.run.predicting import predict
+from detector.run.reporting import ReportOutcome, report
 from detector.run.scoring import EvalOutcome, evaluate, evaluate_files
 from detector.run.training import TrainOutcome, train
 
-__all__ = ["DataPaths", "EvalOutcome", "TrainOutcome", "evaluate", "evaluate_files", "predict", "train"]
+__all__ = [
+    "DataPaths",
+    "EvalOutcome",
+    "ReportOutcome",
+    "TrainOutcome",
+    "evaluate",
+    "evaluate_files",
+    "predict",
+    "report",
+    "train",
+]

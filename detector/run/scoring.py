@@ -1,12 +1,14 @@
 """Score models on a split."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from detector import files, progress
+from detector.analysis import bootstrap, matching
 from detector.data import coco, layout, loader
 from detector.data.columns import Columns
 from detector.errors import CheckpointError, ConfigError
@@ -16,6 +18,7 @@ from detector.evaluate.coco import Scores
 from detector.evaluate.collect import Found
 from detector.evaluate.engines import Engine
 from detector.evaluate.results import Results
+from detector.evaluate.text import Interval
 from detector.model import device as devices
 from detector.model import inference, model_file, precision
 from detector.model.model_file import TrainedModel
@@ -31,6 +34,8 @@ _SCORES = "scores.json"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalOutcome:
     scores: Scores
+    intervals: tuple[Interval, ...]
+    """Of AP, AP50 and AP75."""
     results_path: Path
     scores_path: Path
     unreadable: tuple[str, ...]
@@ -65,9 +70,11 @@ def evaluate(
             scores, results = score(
                 models, columns, lambda reason: unreadable.update({reason: None}), show, engine=engine
             )
-        _write(folder, scores, results)
+        intervals = intervals_of(found.annotations, results)
+        _write(folder, scores, intervals, results, _made_from(checkpoints, found.annotations))
     return EvalOutcome(
         scores=scores,
+        intervals=intervals,
         results_path=folder.path / _RESULTS,
         scores_path=folder.path / _SCORES,
         unreadable=tuple(unreadable),
@@ -119,8 +126,40 @@ def _fused(models: Sequence[TrainedModel], columns: Columns, of_each: Sequence[I
         )
 
 
-def _write(folder: OutFolder, scores: Scores, results: Results) -> None:
-    content = json.dumps(text.as_json(scores), indent=2, allow_nan=False) + "\n"
+def saved_results(checkpoint: Path, split: str, annotations: Path) -> Path | None:
+    """Results that `evaluate` left beside a model, where neither the model nor the data have changed since."""
+    folder = checkpoint.parent / f"eval-{split}"
+    try:
+        content: Any = json.loads((folder / _SCORES).read_text(encoding="utf-8"))
+        is_same = content.get("made_from") == _made_from([checkpoint], annotations)
+    except (OSError, ValueError, AttributeError):
+        return None
+    results = folder / _RESULTS
+    return results if is_same and results.is_file() else None
+
+
+def intervals_of(ground_truth: Path, results: Results) -> tuple[Interval, ...]:
+    """Bootstrap intervals over images of AP, AP50 and AP75."""
+    truth = coco_scores.read_truth(ground_truth)
+    return bootstrap.intervals(matching.match(truth.objects, coco_scores.by_row(results, truth)))
+
+
+def _made_from(checkpoints: Sequence[Path], annotations: Path) -> dict[str, Any]:
+    return {
+        "models": [files.sha256(checkpoint) for checkpoint in checkpoints],
+        "annotations": files.sha256(annotations),
+    }
+
+
+def _write(
+    folder: OutFolder,
+    scores: Scores,
+    intervals: Sequence[Interval],
+    results: Results,
+    made_from: Mapping[str, Any],
+) -> None:
+    values = {**text.as_json(scores, intervals), "made_from": made_from}
+    content = json.dumps(values, indent=2, allow_nan=False) + "\n"
     try:
         folder.clear()
         results.write(folder.file(_RESULTS))
