@@ -171,14 +171,17 @@ def _evaluate(options: forms.Evaluate) -> Answer:
         out=options.out,
         device=options.device,
         engine=options.engine,
+        write_thresholds=options.write_thresholds,
     )
     return Answer(
-        text=f"{text.table(outcome.scores, outcome.intervals)}\n\nresults  {outcome.results_path}",
+        text=f"{text.table(outcome.scores, outcome.intervals)}\n\n{commands.thresholds(outcome)}"
+        f"results  {outcome.results_path}",
         values={
             "scores": text.as_json(outcome.scores, outcome.intervals),
             "results": str(outcome.results_path),
             "scores_file": str(outcome.scores_path),
             "unreadable": list(outcome.unreadable),
+            "thresholds": {one.name: one.point.threshold for one in outcome.thresholds},
         },
         warnings=tuple(f"its objects count as missed: {reason}" for reason in outcome.unreadable),
     )
@@ -217,6 +220,7 @@ def _results_files(options: forms.Evaluate) -> tuple[Path, Path] | None:
         "--split": options.split != "test",
         "--out": options.out is not None,
         "--device": options.device != "auto",
+        "--write-thresholds": options.write_thresholds is not None,
     }
     for name, given in of_a_model.items():
         if given:

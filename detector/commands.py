@@ -3,8 +3,12 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from detector.report_options import Compare, Report
+
+if TYPE_CHECKING:
+    from detector.run import EvalOutcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +19,14 @@ class Answer:
     values: Mapping[str, object]
     warnings: tuple[str, ...] = ()
     exit_code: int = 0
+
+
+def thresholds(outcome: "EvalOutcome") -> str:
+    """Lines on the thresholds that eval wrote, where it did."""
+    from detector.run import thresholds as chosen
+
+    lines = chosen.lines(outcome.thresholds)
+    return "\n".join(["thresholds in the model file:", *lines, "", ""]) if lines else ""
 
 
 def report(options: Report) -> Answer:

@@ -61,7 +61,9 @@ class LocalizationError:
         if self.num_pairs < _FEWEST or not said:
             return None
         gain = max(self.ap75_gain, self.ap_gain)
-        cost = f"{100 * self.ap75_gain:+.1f} AP75, {100 * self.ap_gain:+.1f} AP if fixed" if gain > 0 else "costs no AP"
+        # Plus zero, for minus zero is no number to read.
+        points = [round(100 * value, 1) + 0.0 for value in (self.ap75_gain, self.ap_gain)]
+        cost = f"{points[0]:+.1f} AP75, {points[1]:+.1f} AP if fixed" if gain > 0 else "costs no AP"
         return f"boxes {', '.join(said)}: {cost}"
 
 

@@ -71,8 +71,7 @@ def choose(matches: Matches, class_row: int, aim: Aim, wanted: float = 0.0) -> O
     """The threshold of best F1; of most recall at a wanted precision; or of best precision at a wanted recall."""
     made = curve(matches, class_row)
     if made is None:
-        nan = float("nan")
-        return OperatingPoint(threshold=FALLBACK, precision=nan, recall=nan, f1=nan, is_reached=False)
+        return without_data()
     match aim:
         case "f1":
             place, is_reached = int(np.argmax(made.f1)), True
@@ -81,6 +80,12 @@ def choose(matches: Matches, class_row: int, aim: Aim, wanted: float = 0.0) -> O
         case "recall":
             place, is_reached = _nearest(made.recall, made.precision, wanted)
     return _point(made, place, float(made.thresholds[place]), is_reached=is_reached)
+
+
+def without_data() -> OperatingPoint:
+    """Of a class that nothing is known of."""
+    nan = float("nan")
+    return OperatingPoint(threshold=FALLBACK, precision=nan, recall=nan, f1=nan, is_reached=False)
 
 
 def at(matches: Matches, class_row: int, threshold: float) -> OperatingPoint:

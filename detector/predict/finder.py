@@ -29,6 +29,11 @@ class Finder(Protocol):
         """Whether `class_scores` are probabilities that sum to 1, as those of a localizer."""
         ...
 
+    @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """Of each class, where the model file has them."""
+        ...
+
     def find(self, images: Sequence[Pixels]) -> Sequence[Detections]:
         """What is found in a few images, uint8 [h, w, 3] RGB, at any score; in pixels of each image."""
         ...
@@ -43,6 +48,7 @@ class OneModel:
     preprocess: Preprocess
     one_of_classes: bool = False
     max_detections: int = 100
+    thresholds: tuple[float, ...] | None = None
 
     @classmethod
     def of(cls, trained: TrainedModel) -> Self:
@@ -56,6 +62,7 @@ class OneModel:
             preprocess=trained.preprocess,
             one_of_classes=plain and config.loss.classification == "categorical",
             max_detections=config.decode.max_detections,
+            thresholds=trained.thresholds,
         )
 
     def find(self, images: Sequence[Pixels]) -> Sequence[Detections]:
@@ -69,6 +76,7 @@ class FusedModels:
     """Several models, each on its own canvas, as one."""
 
     one_of_classes = False
+    thresholds = None  # fusion makes scores that no single model gives
 
     def __init__(self, models: Sequence[OneModel], sources: Sequence[str]) -> None:
         self._models = tuple(models)

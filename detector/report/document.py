@@ -28,6 +28,7 @@ th, td { text-align: left; overflow-wrap: normal; padding: 0.2rem 0.8rem 0.2rem 
 .numbers div { background: var(--card); border-radius: 0.5rem; padding: 0.6rem 1rem }
 .numbers b { display: block; font-size: 1.5rem } .numbers span { color: var(--faint); font-size: 0.875rem }
 .grid { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)) }
+.plots { grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)) }
 .crops { display: grid; gap: 0.8rem; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)) }
 figure { margin: 0 } img { max-width: 100%; height: auto; display: block; border-radius: 0.3rem }
 pre { background: var(--card); padding: 0.7rem; border-radius: 0.5rem; overflow-x: auto; font-size: 0.85rem;

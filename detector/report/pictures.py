@@ -86,7 +86,7 @@ def _around(boxes: Sequence[Box], size: tuple[int, int]) -> tuple[int, int, int,
     """A square window, as far as the image reaches."""
     left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
     right, bottom = max(box[0] + box[2] for box in boxes), max(box[1] + box[3] for box in boxes)
-    half = max(right - left, bottom - top, 8) * (0.5 + _AROUND)
+    half = max(right - left, bottom - top, 24) * (0.5 + _AROUND)
     x, y = (left + right) / 2, (top + bottom) / 2
     window = (max(0, int(x - half)), max(0, int(y - half)), min(size[0], int(x + half)), min(size[1], int(y + half)))
     # A label wholly outside its image leaves no window.

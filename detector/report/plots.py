@@ -79,6 +79,8 @@ def box_sizes(sides: Sequence[float]) -> bytes:
         low, high = max(1.0, min(sides)), max(2.0, *sides)
         panel.hist(sides, bins=np.geomspace(low, high * 1.001, 30).tolist(), color=_COLOURS[0])
         panel.set_xscale("log")
+        panel.set_xticks([side for side in (1, 4, 16, 32, 96, 256, 1024, 4096) if low <= side <= high])
+        panel.minorticks_off()
         panel.xaxis.set_major_formatter("{x:g}")
         panel.set_xlabel("square root of width times height, pixels", color=_INK)
         panel.set_ylabel("objects", color=_INK)

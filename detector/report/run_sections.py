@@ -42,7 +42,7 @@ def data(splits: Mapping[str, Columns]) -> Html:
                 document.figure(data_uri(content, "image/svg+xml"), caption, alt=caption, is_plot=True)
                 for content, caption in made
             ]
-            parts.append(tag("div", *figures, class_="grid"))
+            parts.append(tag("div", *figures, class_="grid plots"))
     return document.section("data", "Data", *parts)
 
 

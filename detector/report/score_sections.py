@@ -148,7 +148,7 @@ def _plots(made: Sequence[tuple[bytes, str, str]]) -> Html:
         document.figure(data_uri(content, "image/svg+xml"), caption, alt=alt, is_plot=True)
         for content, alt, caption in made
     ]
-    return tag("div", *figures, class_="grid" if len(figures) > 1 else None)
+    return tag("div", *figures, class_="grid plots")
 
 
 def _confused_pairs(analysis: Analysis) -> Html:

@@ -15,12 +15,10 @@ def predict(
 ) -> PredictOutcome:
     """Find objects in images and write annotated pictures and `predictions.json`.
 
-    What several models find is fused; their classes are matched by name. Without a score the model's own default is
-    taken.
+    What several models find is fused; their classes are matched by name. Without a score the model's own
+    thresholds decide, or its default.
     """
     images = find_images(sources)
     found = Detector.load(*checkpoints, device=device)
     with progress.shown("predicting") as show:
-        return output.write(
-            found, images, folder=out, score=found.default_score if score is None else score, progress=show
-        )
+        return output.write(found, images, folder=out, score=score, progress=show)

@@ -1,5 +1,6 @@
 """Score models on a split."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from detector.data import coco, layout, loader
 from detector.data.columns import Columns
 from detector.errors import CheckpointError, ConfigError
 from detector.evaluate import coco as coco_scores
-from detector.evaluate import collect, text
+from detector.evaluate import collect, named, text
 from detector.evaluate.coco import Scores
 from detector.evaluate.collect import Found
 from detector.evaluate.engines import Engine
@@ -24,7 +25,9 @@ from detector.model import inference, model_file, precision
 from detector.model.model_file import TrainedModel
 from detector.out_folder import OutFolder
 from detector.predict import ensemble
+from detector.run import thresholds
 from detector.run.data_paths import DataPaths
+from detector.run.thresholds import ClassPoint
 
 EVALUATION_BATCH = 8
 _RESULTS = "predictions.json"
@@ -36,6 +39,8 @@ class EvalOutcome:
     scores: Scores
     intervals: tuple[Interval, ...]
     """Of AP, AP50 and AP75."""
+    thresholds: tuple[ClassPoint, ...]
+    """What was written into the model file, and what it gives on this split; none where nobody asked."""
     results_path: Path
     scores_path: Path
     unreadable: tuple[str, ...]
@@ -50,8 +55,12 @@ def evaluate(
     out: Path | None,
     device: str,
     engine: Engine = "hotcoco",
+    write_thresholds: str | None = None,
 ) -> EvalOutcome:
     """Score a model on a split, or several whose detections are fused; write detections as COCO results, and scores."""
+    aim = None if write_thresholds is None else thresholds.parse_aim(write_thresholds)
+    if aim is not None and len(checkpoints) > 1:
+        raise ConfigError("--write-thresholds goes with one model file; what several find is fused")
     target = devices.resolve(device)
     found = data.split(split, advice=layout.FOR_EVAL)
     for checkpoint in checkpoints:
@@ -70,11 +79,17 @@ def evaluate(
             scores, results = score(
                 models, columns, lambda reason: unreadable.update({reason: None}), show, engine=engine
             )
-        intervals = intervals_of(found.annotations, results)
+        truth = coco_scores.read_truth(found.annotations)
+        matches = matching.match(truth.objects, coco_scores.by_row(results, truth))
+        intervals = bootstrap.intervals(matches)
+        chosen = () if aim is None else thresholds.choose(aim, matches, truth, labels)
+        if chosen:
+            model_file.write_thresholds(checkpoints[0], tuple(one.point.threshold for one in chosen))
         _write(folder, scores, intervals, results, _made_from(checkpoints, found.annotations))
     return EvalOutcome(
         scores=scores,
         intervals=intervals,
+        thresholds=chosen,
         results_path=folder.path / _RESULTS,
         scores_path=folder.path / _SCORES,
         unreadable=tuple(unreadable),
@@ -83,7 +98,9 @@ def evaluate(
 
 def evaluate_files(ground_truth: Path, predictions: Path, *, engine: Engine = "hotcoco") -> Scores:
     """Score a COCO results file against a COCO annotation file; no model is involved."""
-    return coco_scores.score(ground_truth, predictions, engine=engine)
+    results, notes = named.read(predictions, ground_truth)
+    scores = coco_scores.score(ground_truth, results, engine=engine)
+    return dataclasses.replace(scores, notes=(*scores.notes, *notes))
 
 
 def score(
@@ -136,12 +153,6 @@ def saved_results(checkpoint: Path, split: str, annotations: Path) -> Path | Non
         return None
     results = folder / _RESULTS
     return results if is_same and results.is_file() else None
-
-
-def intervals_of(ground_truth: Path, results: Results) -> tuple[Interval, ...]:
-    """Bootstrap intervals over images of AP, AP50 and AP75."""
-    truth = coco_scores.read_truth(ground_truth)
-    return bootstrap.intervals(matching.match(truth.objects, coco_scores.by_row(results, truth)))
 
 
 def _made_from(checkpoints: Sequence[Path], annotations: Path) -> dict[str, Any]:
