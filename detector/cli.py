@@ -203,8 +203,9 @@ def _evaluate_files(ground_truth: Path, predictions: Path, engine: Literal["hotc
     from detector import run
     from detector.evaluate import text
 
-    scores = run.evaluate_files(ground_truth, predictions, engine=engine)
-    return Answer(text=text.table(scores), values={"scores": text.as_json(scores), "results": str(predictions)})
+    scores, intervals = run.evaluate_files(ground_truth, predictions, engine=engine)
+    values = {"scores": text.as_json(scores, intervals), "results": str(predictions)}
+    return Answer(text=text.table(scores, intervals), values=values)
 
 
 def _results_files(options: forms.Evaluate) -> tuple[Path, Path] | None:

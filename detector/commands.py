@@ -23,10 +23,11 @@ class Answer:
 
 def thresholds(outcome: "EvalOutcome") -> str:
     """Lines on the thresholds that eval wrote, where it did."""
+    if not outcome.thresholds:
+        return ""
     from detector.run import thresholds as chosen
 
-    lines = chosen.lines(outcome.thresholds)
-    return "\n".join(["thresholds in the model file:", *lines, "", ""]) if lines else ""
+    return "\n".join(["thresholds in the model file:", *chosen.lines(outcome.thresholds), "", ""])
 
 
 def report(options: Report) -> Answer:

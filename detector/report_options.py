@@ -19,7 +19,7 @@ examples:
 COMPARE_EXAMPLES = """\
 examples:
   detector compare runs/train-001 runs/train-002
-  detector compare old.safetensors new.safetensors data/blood-cells --split test --out compare.html
+  detector compare a.safetensors b.safetensors data/blood-cells --split test
 """
 
 

@@ -96,11 +96,18 @@ def evaluate(
     )
 
 
-def evaluate_files(ground_truth: Path, predictions: Path, *, engine: Engine = "hotcoco") -> Scores:
-    """Score a COCO results file against a COCO annotation file; no model is involved."""
+def evaluate_files(
+    ground_truth: Path, predictions: Path, *, engine: Engine = "hotcoco"
+) -> tuple[Scores, tuple[Interval, ...]]:
+    """Score a COCO results file against a COCO annotation file; no model is involved.
+
+    The intervals are of AP, AP50 and AP75.
+    """
     results, notes = named.read(predictions, ground_truth)
     scores = coco_scores.score(ground_truth, results, engine=engine)
-    return dataclasses.replace(scores, notes=(*scores.notes, *notes))
+    truth = coco_scores.read_truth(ground_truth)
+    intervals = bootstrap.intervals(matching.match(truth.objects, coco_scores.by_row(results, truth)))
+    return dataclasses.replace(scores, notes=(*scores.notes, *notes)), intervals
 
 
 def score(

@@ -23,6 +23,7 @@ SCORES = Scores(
     ),
     num_images=3,
     num_detections=45,
+    num_tied=0,
     notes=("1 annotation was left out",),
 )
 
