@@ -129,7 +129,8 @@ def _greedy(overlaps: NDArray[np.float64], is_crowd: NDArray[np.bool_]) -> NDArr
         overlap = overlaps[row]
         fits = is_free & (overlap >= needed)
         # A crowd region is met only where no object is.
-        value: NDArray[np.float64] = np.where(fits, np.where(is_crowd, overlap - 2, overlap), -np.inf)
+        wish: NDArray[np.float64] = np.where(is_crowd, overlap - 2, overlap)
+        value = np.where(fits, wish, -np.inf)
         best = last - np.argmax(value[:, ::-1], axis=1)
         hit = fits[steps, best]
         met[hit, row] = best[hit]

@@ -78,7 +78,7 @@ def words(analysis: Analysis, suspect: Suspect) -> str:
         case "unlabelled":
             return f"{proposed} {suspect.score:.2f}?"
         case "wrong class":
-            label = names[analysis.truth.objects.class_rows[suspect.object_row]]
+            label = names[int(analysis.truth.objects.class_rows[suspect.object_row])]
             return f"{label}, or {proposed} {suspect.score:.2f}?"
         case "wrong box" | "nothing there":
             return proposed

@@ -60,7 +60,7 @@ def errors(analysis: Analysis) -> bytes:
 
 def class_sizes(names: Sequence[str], counts: Sequence[int]) -> bytes:
     """Objects of the most frequent classes."""
-    order = np.argsort(-np.array(counts), kind="stable")[:MOST_LINES][::-1]
+    order: list[int] = np.argsort(-np.array(counts), kind="stable")[:MOST_LINES][::-1].tolist()
 
     def draw(panel: "Axes") -> None:
         bars = panel.barh(range(len(order)), [counts[k] for k in order], color=_COLOURS[0])

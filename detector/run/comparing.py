@@ -77,7 +77,8 @@ def data_changes(
     for name in sorted(a.keys() | b.keys()):
         x, y = a.get(name, {}), b.get(name, {})
         if x.get("sha256") != y.get("sha256"):
-            made.append((name, *(f"{one.get('annotations', '-')} {str(one.get('sha256', ''))[:12]}" for one in (x, y))))
+            was, now = (f"{one.get('annotations', '-')} {str(one.get('sha256', ''))[:12]}" for one in (x, y))
+            made.append((name, was, now))
     return tuple(made)
 
 

@@ -136,16 +136,14 @@ def test_report_is_one_file_and_uses_saved_results(run: Path, data: Path, capsys
     assert (run / "best.safetensors").read_bytes() == model
 
 
-def test_saved_results_of_another_model_are_not_used(run: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert report([str(run), "--json"]) == 0
-    shutil.copy(run / "last.safetensors", run / "best.safetensors")
-    capsys.readouterr()
-    assert report([str(run), "--json"]) == 0
-    same = (run / "last.safetensors").read_bytes() == (run / "best.safetensors").read_bytes()
-    assert same
-    assert ("running" in capsys.readouterr().err) or scoring.saved_results(
-        run / "best.safetensors", "val", data / "val.json"
-    )
+def test_saved_results_of_a_changed_model_or_changed_data_are_not_used(run: Path, data: Path) -> None:
+    model, truth = run / "best.safetensors", data / "val.json"
+    assert report([str(run)]) == 0
+    assert scoring.saved_results(model, "val", truth) is not None
+    assert scoring.saved_results(model, "val", data / "test.json") is None
+    assert scoring.saved_results(model, "test", truth) is None
+    model_file.write_thresholds(model, tuple(0.5 for _ in model_file.load(model).label_map.names))
+    assert scoring.saved_results(model, "val", truth) is None
 
 
 def test_report_writes_over_nothing_of_others(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
