@@ -11,6 +11,8 @@ from detector.report import document, label_queue, page, run_sections
 from detector.run import subject
 from detector.run.data_paths import DataPaths
 
+_HEAD = 1 << 12  # bytes within which a file of ours says so
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportOutcome:
@@ -62,7 +64,11 @@ def require_ours(path: Path, mark: str) -> None:
         ConfigError: it holds no mark of ours in its head.
     """
     try:
-        if path.exists() and mark not in path.open("rb").read(4096).decode("utf-8", "replace"):
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+        if mark not in head.decode("utf-8", "replace"):
             raise ConfigError(f"{path}: was not written by this command; move it, or choose another --out")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
