@@ -67,10 +67,10 @@ def _weighted(
     if not places.size:
         return made
     at_places = weights[:, image_rows[places]]
-    counted = _counted_up_to(places, is_counted[0], image_rows, weights)
+    everything = _up_to(places, np.arange(len(image_rows)), image_rows, weights)
     for step, (right_here, counted_here) in enumerate(zip(is_right, is_counted, strict=True)):
-        if (counted_here != is_counted[max(step - 1, 0)]).any():
-            counted = _counted_up_to(places, counted_here, image_rows, weights)
+        ignored = np.flatnonzero(~counted_here)  # few, as crowd regions are
+        counted = everything - _up_to(places, ignored, image_rows, weights) if ignored.size else everything
         mine = np.flatnonzero(right_here[places])
         right = np.cumsum(at_places[:, mine], axis=1)
         # Whole numbers, so that this is exactly what pycocotools adds up.
@@ -83,14 +83,18 @@ def _weighted(
     return made
 
 
-def _counted_up_to(
+def _up_to(
     places: NDArray[np.int64],
-    is_counted: NDArray[np.bool_],
+    chosen: NDArray[np.int64],
     image_rows: NDArray[np.int64],
     weights: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """[sample, place], how many detections that count stand up to each place, itself included."""
-    stretch = np.searchsorted(places, np.arange(len(image_rows)))  # of places, in which each detection stands
-    counts = np.zeros((weights.shape[1], len(places) + 1))
-    np.add.at(counts, (image_rows[is_counted], stretch[is_counted]), 1)
-    return np.cumsum(weights @ counts[:, :-1], axis=1)
+    """[sample, place], how many of the chosen detections, ascending, stand up to each place, itself included."""
+    stretch = np.searchsorted(places, chosen)  # between two places, in which each stands
+    before_the_end = stretch < len(places)
+    stretches, starts = np.unique(stretch[before_the_end], return_index=True)
+    made = np.zeros((len(weights), len(places)))
+    if len(stretches):
+        counted = weights[:, image_rows[chosen[before_the_end]]]
+        made[:, stretches] = np.add.reduceat(counted, starts, axis=1)
+    return np.cumsum(made, axis=1)

@@ -12,7 +12,7 @@ from detector.evaluate.text import Interval
 
 SAMPLES: Final = 1000
 FEWEST: Final = 200
-_BUDGET: Final = 4e8  # detections counted, samples and classes together; above it fewer samples are drawn
+_BUDGET: Final = 1e8  # detections counted, samples and classes together; above it fewer samples are drawn
 _SEED: Final = 0
 _TAILS: Final = (2.5, 97.5)
 
