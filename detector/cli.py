@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from detector import benchmark_cli
+from detector import benchmark_cli, commands, report_options
 from detector import options as forms
 from detector.answer import Answer
 from detector.errors import ConfigError, DetectorError
@@ -28,10 +28,10 @@ SIGNALLED = 128
 """Plus the number of the signal is the exit code."""
 INTERRUPTED = SIGNALLED + signal.SIGINT
 
-COMMANDS = ("train", "eval", "predict", "status", "replay", "benchmark")
+COMMANDS = ("train", "eval", "predict", "report", "compare", "status", "replay", "benchmark")
 
 HELP = """\
-usage: detector {train,eval,predict,status,replay,benchmark} ...
+usage: detector {train,eval,predict,report,compare,status,replay,benchmark} ...
 
 Train, score and use an object detector on images with a COCO JSON.
 
@@ -39,6 +39,8 @@ commands:
   train      Train on a data set; writes a run folder with the best model.
   eval       Score a model, or a COCO results file, against ground truth.
   predict    Find objects in images; writes pictures and a COCO results file.
+  report     Write one HTML file about a run: scores, errors, pictures, data.
+  compare    Say whether the second of two models is better, and where.
   status     Say how a training run stands.
   replay     Compute a step again that was not finite.
   benchmark  Measure this program: speed beside others, heads, files.
@@ -60,35 +62,29 @@ exit codes:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; a wrong option and a command's --help leave through SystemExit."""
     command, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
-    match command:
-        case "train":
-            return train(rest)
-        case "eval":
-            return evaluate(rest)
-        case "predict":
-            return predict(rest)
-        case "status":
-            return _door(forms.parse_status, _status, rest)
-        case "replay":
-            return _door(forms.parse_replay, _replay, rest)
-        case "benchmark":
-            return benchmark(rest)
-        case "-h" | "--help":
-            with _reader_may_leave():
-                sys.stdout.write(HELP)
-            return 0
-        case "--version":
-            with _reader_may_leave():
-                sys.stdout.write(f"detector {_version()}\n")
-            return 0
-        case "":
-            sys.stderr.write(HELP)
-            return ConfigError.exit_code
-        case _:
-            close = difflib.get_close_matches(command, COMMANDS, n=1)
-            cure = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(COMMANDS)}"
-            _note("error", f"no command {command!r}; {cure}")
-            return ConfigError.exit_code
+    doors = {
+        "train": train,
+        "eval": evaluate,
+        "predict": predict,
+        "report": report,
+        "compare": compare,
+        "status": status,
+        "replay": replay,
+        "benchmark": benchmark,
+    }
+    if command in doors:
+        return doors[command](rest)
+    if command in ("-h", "--help", "--version"):
+        with _reader_may_leave():
+            sys.stdout.write(f"detector {_version()}\n" if command == "--version" else HELP)
+        return 0
+    if not command:
+        sys.stderr.write(HELP)
+        return ConfigError.exit_code
+    close = difflib.get_close_matches(command, COMMANDS, n=1)
+    cure = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(COMMANDS)}"
+    _note("error", f"no command {command!r}; {cure}")
+    return ConfigError.exit_code
 
 
 def _version() -> str:
@@ -110,6 +106,22 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
 
 def predict(argv: Sequence[str] | None = None) -> int:
     return _door(forms.parse_predict, _predict, argv)
+
+
+def report(argv: Sequence[str] | None = None) -> int:
+    return _door(report_options.parse_report, commands.report, argv)
+
+
+def compare(argv: Sequence[str] | None = None) -> int:
+    return _door(report_options.parse_compare, commands.compare, argv)
+
+
+def status(argv: Sequence[str] | None = None) -> int:
+    return _door(forms.parse_status, _status, argv)
+
+
+def replay(argv: Sequence[str] | None = None) -> int:
+    return _door(forms.parse_replay, _replay, argv)
 
 
 def benchmark(argv: Sequence[str] | None = None) -> int:
@@ -170,14 +182,17 @@ def _evaluate(options: forms.Evaluate) -> Answer:
         out=options.out,
         device=options.device,
         engine=options.engine,
+        write_thresholds=options.write_thresholds,
     )
     return Answer(
-        text=f"{text.table(outcome.scores)}\n\nresults  {outcome.results_path}",
+        text=f"{text.table(outcome.scores, outcome.intervals)}\n\n{commands.thresholds(outcome)}"
+        f"results  {outcome.results_path}",
         values={
-            "scores": text.as_json(outcome.scores),
+            "scores": text.as_json(outcome.scores, outcome.intervals),
             "results": str(outcome.results_path),
             "scores_file": str(outcome.scores_path),
             "unreadable": list(outcome.unreadable),
+            "thresholds": {one.name: one.point.threshold for one in outcome.thresholds},
         },
         warnings=tuple(f"its objects count as missed: {reason}" for reason in outcome.unreadable),
     )
@@ -187,8 +202,9 @@ def _evaluate_files(ground_truth: Path, predictions: Path, engine: Literal["hotc
     from detector import run
     from detector.evaluate import text
 
-    scores = run.evaluate_files(ground_truth, predictions, engine=engine)
-    return Answer(text=text.table(scores), values={"scores": text.as_json(scores), "results": str(predictions)})
+    scores, intervals = run.evaluate_files(ground_truth, predictions, engine=engine)
+    values = {"scores": text.as_json(scores, intervals), "results": str(predictions)}
+    return Answer(text=text.table(scores, intervals), values=values)
 
 
 def _predict(options: forms.Predict) -> Answer:

@@ -175,6 +175,8 @@ class Evaluate:
     """COCO results file to score."""
     engine: Literal["hotcoco", "pycocotools"] = "hotcoco"
     """Who computes the scores. The numbers are the same; pycocotools defines them, hotcoco is faster."""
+    write_thresholds: Annotated[str | None, shown("f1|precision=X|recall=X")] = None
+    """Put into CHECKPOINT, for each class, the score that is best on this split; predict uses it."""
     imports: Imports = ()
     as_json: AsJson = False
     debug: Debug = False
@@ -204,7 +206,7 @@ class Predict:
     find is fused."""
     out: Annotated[Path | None, shown("DIR", "(default: runs/predict-001, counted up)")] = None
     """Folder for the pictures and the results file."""
-    score: Annotated[float | None, shown("X", "(default: 0.3; 0 for a localizer)")] = None
+    score: Annotated[float | None, shown("X", "(default: thresholds of the model, else 0.3; 0 for a localizer)")] = None
     """Lowest score of an object that is reported."""
     device: Device = "auto"
     compile: Compile = False
@@ -293,6 +295,7 @@ def results_files(options: Evaluate) -> tuple[Path, Path] | None:
         "--split": options.split != "test",
         "--out": options.out is not None,
         "--device": options.device != "auto",
+        "--write-thresholds": options.write_thresholds is not None,
     }
     for name, given in of_a_model.items():
         if given:

@@ -52,6 +52,8 @@ class Scores:
     per_class: tuple[ClassScore, ...]  # by category id
     num_images: int
     num_detections: int
+    num_tied: int
+    """Detections with the score of another of their class, so that the order of images and results ranks them."""
     notes: tuple[str, ...]  # what was repaired or left out before scoring
 
     def twelve(self) -> tuple[float, ...]:
@@ -62,13 +64,15 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Truth:
-    """A private copy of the ground truth."""
+class Truth:
+    """What a COCO file says is there, repaired for scoring."""
 
+    source: Path
     image_ids: NDArray[np.int64]  # ascending
     category_ids: NDArray[np.int64]  # ascending
     names: tuple[str, ...]  # of the categories
     objects: Objects
+    records: NDArray[np.int64]  # place of each object in the file's list of annotations
     notes: tuple[str, ...]
 
 
@@ -87,20 +91,30 @@ def score(ground_truth: Path, results: Results | Path, *, engine: Engine = "hotc
     if isinstance(results, Path):
         source = str(results)
         results = Results.read(results)
+    truth = read_truth(ground_truth)
+    found = by_row(results, truth, source=source)
+    return scores_of(engines.curves(engine, truth.objects, found), truth, found)
+
+
+def by_row(results: Results, truth: Truth, *, source: str = "predictions") -> Results:
+    """The same detections, their images and categories as rows of the ground truth.
+
+    Raises:
+        DataError: a value would be scored wrong, or an id is not in the ground truth.
+    """
     check_values(results, source=source)
-    truth = _read_truth(ground_truth)
-    by_row = Results(
-        image_ids=_rows(results.image_ids, truth.image_ids, "image_id", source=source, ground_truth=ground_truth),
+    return Results(
+        image_ids=_rows(results.image_ids, truth.image_ids, "image_id", source=source, ground_truth=truth.source),
         category_ids=_rows(
-            results.category_ids, truth.category_ids, "category_id", source=source, ground_truth=ground_truth
+            results.category_ids, truth.category_ids, "category_id", source=source, ground_truth=truth.source
         ),
         boxes_xywh=results.boxes_xywh,
         scores=results.scores,
     )
-    return _scores(engines.curves(engine, truth.objects, by_row), truth, num_detections=len(results))
 
 
-def _scores(curves: Curves, truth: _Truth, *, num_detections: int) -> Scores:
+def scores_of(curves: Curves, truth: Truth, found: Results) -> Scores:
+    """The numbers of curves; `found` by row."""
     ap, ap50, ap75, ap_s, ap_m, ap_l, ar_1, ar_10, ar_100, ar_s, ar_m, ar_l = curves.twelve()
     precision = curves.precision[:, :, :, 0, 2]  # [IoU threshold, recall, class], at all sizes and 100 detections
     real = truth.objects.class_rows[~truth.objects.is_crowd]
@@ -129,9 +143,20 @@ def _scores(curves: Curves, truth: _Truth, *, num_detections: int) -> Scores:
             for k, name in enumerate(truth.names)
         ),
         num_images=len(truth.image_ids),
-        num_detections=num_detections,
+        num_detections=len(found),
+        num_tied=_num_tied(found),
         notes=truth.notes,
     )
+
+
+def _num_tied(found: Results) -> int:
+    if not len(found):
+        return 0
+    order = np.lexsort((found.scores, found.category_ids))
+    classes, scores = found.category_ids[order], found.scores[order]
+    is_as_before = np.zeros(len(found) + 1, np.bool_)
+    is_as_before[1:-1] = (classes[1:] == classes[:-1]) & (scores[1:] == scores[:-1])
+    return int((is_as_before[1:] | is_as_before[:-1]).sum())
 
 
 def _rows(
@@ -161,21 +186,28 @@ def _some(ids: Iterable[int]) -> str:
     return ", ".join(map(str, ordered[:5])) + (", ..." if len(ordered) > 5 else "")
 
 
-def _read_truth(path: Path) -> _Truth:
+def read_truth(path: Path) -> Truth:
+    """Read a COCO file for scoring.
+
+    Raises:
+        DataError: it is damaged, or holds a record that would be scored wrong.
+    """
     tables = coco_file.read_tables(path)
     image_ids = _unique_ids(tables.images)
     category_ids = _unique_ids(tables.categories)
     names = records.texts(tables.categories, "name")
     order: list[int] = np.argsort(category_ids).tolist()
     image_ids, category_ids = np.sort(image_ids), category_ids[order]
-    objects, notes = _objects(tables.annotations, image_ids, category_ids)
+    objects, places, notes = _objects(tables.annotations, image_ids, category_ids)
     if objects.is_crowd.all():
         notes.append("the ground truth has no object, so every score is -1")
-    return _Truth(
+    return Truth(
+        source=path,
         image_ids=image_ids,
         category_ids=category_ids,
         names=tuple(names[place] for place in order),
         objects=objects,
+        records=places,
         notes=tuple(notes),
     )
 
@@ -188,8 +220,10 @@ def _unique_ids(rows: Table) -> NDArray[np.int64]:
     return ids
 
 
-def _objects(rows: Table, image_ids: NDArray[np.int64], category_ids: NDArray[np.int64]) -> tuple[Objects, list[str]]:
-    """What the engines are given, and notes on what was repaired."""
+def _objects(
+    rows: Table, image_ids: NDArray[np.int64], category_ids: NDArray[np.int64]
+) -> tuple[Objects, NDArray[np.int64], list[str]]:
+    """What the engines are given, where each object stands in the file, and notes on what was repaired."""
     images, in_file = _places(records.whole_numbers(rows, "image_id")[0], image_ids)
     wanted = records.whole_numbers(rows, "category_id")[0]
     classes, has_class = _places(wanted, category_ids)
@@ -208,12 +242,13 @@ def _objects(rows: Table, image_ids: NDArray[np.int64], category_ids: NDArray[np
         is_crowd=is_crowd[in_file],
     )
     without_id, repeated = records.repeated_ids(rows)
-    return objects, [
+    notes = [
         *_note(int((~in_file).sum()), "annotations name an image that the file does not list; left out"),
         *_note(int(without_area.sum()), "annotations state no area; width * height taken"),
         *_note(without_id, "annotations have the id 0 or none; numbered anew for scoring"),
         *_note(repeated, "annotations repeat the id of another; numbered anew for scoring"),
     ]
+    return objects, np.flatnonzero(in_file), notes
 
 
 def _refuse_first(

@@ -1,11 +1,12 @@
 """Scores as a table for people and as plain values for programs."""
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from detector.evaluate.coco import ClassScore, Scores
 
-_NAMES: Final = (
+NAMES: Final = (
     "AP, IoU 0.50 to 0.95",
     "AP, IoU 0.50",
     "AP, IoU 0.75",
@@ -21,9 +22,26 @@ _NAMES: Final = (
 )
 
 
-def table(scores: Scores) -> str:
-    """Aligned lines: the twelve COCO numbers, each class, what was counted, notes. A dash is "not defined"."""
-    lines = [f"{name:<24}{_number(value)}" for name, value in zip(_NAMES, scores.twelve(), strict=True)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """Where a number would lie 95 times in 100, had other images of the same kind been scored."""
+
+    low: float
+    high: float
+
+
+def table(scores: Scores, intervals: Sequence[Interval] = ()) -> str:
+    """Aligned lines: the twelve COCO numbers, each class, what was counted, notes. A dash is "not defined".
+
+    Args:
+        scores: What to show.
+        intervals: Of the first of the twelve, as many as there are.
+    """
+    lines = [f"{name:<24}{_number(value)}" for name, value in zip(NAMES, scores.twelve(), strict=True)]
+    for k, interval in enumerate(intervals):
+        lines[k] += f"   {interval.low:5.3f} to {interval.high:5.3f}"
+    if intervals:
+        lines.insert(0, f"{'':<24}{'score':>5}   95 % interval over images")
     names = [_one_line(entry.name) for entry in scores.per_class]
     width = max([len("class"), *map(len, names)])
     lines += ["", f"{'class':<{width}}  {'AP':>5}  {'AP50':>5}  {'objects':>7}"]
@@ -32,13 +50,16 @@ def table(scores: Scores) -> str:
         for name, entry in zip(names, scores.per_class, strict=True)
     ]
     lines += ["", f"{scores.num_detections} detections on {scores.num_images} images"]
+    if scores.num_tied:
+        lines.append(f"{scores.num_tied} of them share their score with another of the class; their order decides")
     lines += [f"note: {note}" for note in scores.notes]
     return "\n".join(lines)
 
 
-def as_json(scores: Scores) -> dict[str, Any]:
+def as_json(scores: Scores, intervals: Sequence[Interval] = ()) -> dict[str, Any]:
     """Return what `json.dumps` takes; the numbers unrounded, -1 for "not defined" as pycocotools has it."""
-    return asdict(scores)
+    named = zip(("ap", "ap50", "ap75"), intervals, strict=False)
+    return {**asdict(scores), "intervals": {name: [one.low, one.high] for name, one in named}}
 
 
 def of_json(tree: dict[str, Any]) -> Scores:

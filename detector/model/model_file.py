@@ -36,6 +36,8 @@ class TrainedModel:
     config: RunConfig
     label_map: LabelMap
     preprocess: Preprocess
+    thresholds: tuple[float, ...] | None = None
+    """Of each class, the score from which on it counts as found; None where nobody has chosen."""
 
 
 def save(path: Path, trained: TrainedModel, weights: Mapping[str, Tensor] | None = None) -> None:
@@ -57,10 +59,28 @@ def save(path: Path, trained: TrainedModel, weights: Mapping[str, Tensor] | None
         "label_map": json.dumps(dataclasses.asdict(trained.label_map)),
         "preprocess": json.dumps(dataclasses.asdict(trained.preprocess)),
     }
-    metadata["sha256"] = _checksum(tensors, metadata)
+    if trained.thresholds is not None:
+        metadata["thresholds"] = json.dumps(trained.thresholds)
+    _write(path, tensors, metadata)
+
+
+def write_thresholds(path: Path, thresholds: tuple[float, ...]) -> None:
+    """Put thresholds, one a class, into a model file; everything else in it stays.
+
+    Raises:
+        CheckpointError: as `load`.
+    """
+    count = len(load(path).label_map)
+    assert len(thresholds) == count, f"{len(thresholds)} thresholds for {count} classes"
+    tensors, metadata = read_tensors(path)
+    _write(path, dict(tensors), {**metadata, "thresholds": json.dumps(thresholds)})
+
+
+def _write(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> None:
+    whole = {**metadata, "sha256": _checksum(tensors, metadata)}
     with files.written_whole(path) as temporary:
         try:
-            save_file(tensors, temporary, metadata=metadata)
+            save_file(tensors, temporary, metadata=whole)
             _order_header(temporary)
         except SafetensorError as error:  # what the system said is inside
             raise OSError(str(error)) from error
@@ -83,6 +103,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> TrainedModel:
         config = config_file.loads(metadata["config"], source=f"{path} (config inside)")
         label_map = LabelMap(**_tuples(json.loads(metadata["label_map"])))
         preprocess = Preprocess(**_tuples(json.loads(metadata["preprocess"])))
+        thresholds = _thresholds(metadata, len(label_map))
     except (KeyError, TypeError, ValueError) as error:
         hint = "it was written by another version" if isinstance(error, ConfigError) else "its metadata is incomplete"
         raise CheckpointError(f"{path}: {hint}: {error}") from error
@@ -93,7 +114,9 @@ def load(path: Path, device: torch.device | str = "cpu") -> TrainedModel:
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointError(f"{path}: the weights do not fit the configuration inside: {reason}") from error
     require_finite(str(path), tensors)
-    return TrainedModel(model=model.eval().to(device), config=config, label_map=label_map, preprocess=preprocess)
+    return TrainedModel(
+        model=model.eval().to(device), config=config, label_map=label_map, preprocess=preprocess, thresholds=thresholds
+    )
 
 
 def require_whole(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -154,6 +177,15 @@ def _order_header(path: Path) -> None:
         if len(text) <= length:
             file.seek(8)
             file.write(text.ljust(length))
+
+
+def _thresholds(metadata: Mapping[str, str], num_classes: int) -> tuple[float, ...] | None:
+    if "thresholds" not in metadata:
+        return None
+    values = tuple(float(value) for value in json.loads(metadata["thresholds"]))
+    if len(values) != num_classes or not all(0 <= value <= 1 for value in values):
+        raise ValueError(f"thresholds {values} are not {num_classes} numbers between 0 and 1")
+    return values
 
 
 def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:

@@ -29,6 +29,11 @@ class Finder(Protocol):
         """Whether `class_scores` are probabilities that sum to 1, as those of a localizer."""
         ...
 
+    @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """Of each class, where the model file has them."""
+        ...
+
     def find(self, images: Sequence[Pixels]) -> Sequence[Detections]:
         """What is found in a few images, uint8 [h, w, 3] RGB, at any score; in pixels of each image."""
         ...
@@ -43,6 +48,7 @@ class OneModel:
     preprocess: Preprocess
     one_of_classes: bool = False
     max_detections: int = 100
+    thresholds: tuple[float, ...] | None = None
     batch_size: int | None = None
     """Images that go through the network at once, where it was compiled for that; None is any number."""
 
@@ -58,6 +64,7 @@ class OneModel:
             preprocess=trained.preprocess,
             one_of_classes=plain and config.loss.classification == "categorical",
             max_detections=config.decode.max_detections,
+            thresholds=trained.thresholds,
             batch_size=batch_size,
         )
 
@@ -87,6 +94,7 @@ class FusedModels:
     """Several models, each on its own canvas, as one."""
 
     one_of_classes = False
+    thresholds = None  # fusion makes scores that no single model gives
 
     def __init__(self, models: Sequence[OneModel], sources: Sequence[str]) -> None:
         self._models = tuple(models)

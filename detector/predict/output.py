@@ -48,7 +48,7 @@ def write(
     images: Sequence[Path],
     *,
     folder: Path | None = None,
-    score: float = 0.3,
+    score: float | None = None,
     batch_size: int = BATCH_SIZE,
     image_ids: Mapping[Path, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -64,7 +64,7 @@ def write(
         images: Files, as `sources.find_images` gives them.
         folder: Empty, of an earlier run, whose files are removed, or not there yet; None takes the next free
             `runs/predict-NNN`.
-        score: Least score of what is drawn and written.
+        score: Least score of what is drawn and written; None leaves it to the model.
         batch_size: Images the model sees at once.
         image_ids: Id of each image; without it they count from 1 in the given order.
         progress: Called after each image with how many are done and how many there are.
@@ -88,7 +88,7 @@ def _write(
     detector: Detector,
     images: Sequence[Path],
     own: OutFolder,
-    score: float,
+    score: float | None,
     batch_size: int,
     ids: Sequence[int],
     progress: Callable[[int, int], None] | None,
@@ -116,7 +116,7 @@ def _write(
 
 
 def _predicted(
-    detector: Detector, images: Sequence[Path], score: float, batch_size: int, unreadable: list[str]
+    detector: Detector, images: Sequence[Path], score: float | None, batch_size: int, unreadable: list[str]
 ) -> Iterator[tuple[_Picture, Detections]]:
     """Pair each readable image with what was found; reasons of the others are appended to `unreadable`."""
     waiting: list[_Picture] = []  # read, but their batch is not predicted yet

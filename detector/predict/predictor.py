@@ -8,6 +8,7 @@ from typing import Any, Self, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from detector.data import decode
 from detector.errors import DataError
@@ -78,15 +79,20 @@ class Detector:
 
     @property
     def default_score(self) -> float:
-        """What counts as found. A localizer always has one answer."""
+        """What counts as found where no class has a threshold of its own. A localizer always has one answer."""
         return 0.0 if self.one_of_classes else 0.3
+
+    @property
+    def thresholds(self) -> tuple[float, ...] | None:
+        """What counts as found, class by class, as `detector eval --write-thresholds` chose it; None without."""
+        return self._finder.thresholds
 
     def predict(self, image: ImageLike, score: float | None = None) -> Detections:
         """Find the objects of one image, best first.
 
         Args:
             image: A file or an RGB array.
-            score: Least score of what is returned; None takes `default_score`.
+            score: Least score of what is returned; None takes `thresholds`, else `default_score`.
 
         Raises:
             DataError: the file cannot be read as an image, or the array is no uint8 [h, w, 3].
@@ -101,17 +107,22 @@ class Detector:
         Lazy: an image is read when its batch is due, and results are not kept, so a source may be endless. An image
         that cannot be read ends it with the `DataError` of `predict`.
         """
-        score = self.default_score if score is None else score
-        if not 0 <= score <= 1:
+        if score is not None and not 0 <= score <= 1:
             raise ValueError(f"score must be between 0 and 1, got {score}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be >= 1, got {batch_size}")
-        return self._stream(iter(images), score, batch_size)
+        return self._stream(iter(images), self._least(score), batch_size)
 
-    def _stream(self, images: Iterator[ImageLike], score: float, batch_size: int) -> Iterator[Detections]:
+    def _least(self, score: float | None) -> Tensor:
+        """Least score by label."""
+        if score is None and self.thresholds is not None:
+            return torch.tensor(self.thresholds, dtype=torch.float64)
+        return torch.full((len(self.names),), self.default_score if score is None else score, dtype=torch.float64)
+
+    def _stream(self, images: Iterator[ImageLike], least: Tensor, batch_size: int) -> Iterator[Detections]:
         while batch := list(islice(images, batch_size)):
             for found in self._finder.find([read_pixels(image) for image in batch]):
-                yield _at_least(found, score)
+                yield _at_least(found, least)
 
 
 def _one_model(trained: TrainedModel, compile_for: int | None, say: Callable[[str], None]) -> OneModel:
@@ -138,8 +149,8 @@ def read_pixels(image: Any) -> NDArray[np.uint8]:
     return array
 
 
-def _at_least(found: Detections, score: float) -> Detections:
-    kept = found.scores >= score
+def _at_least(found: Detections, least: Tensor) -> Detections:
+    kept = found.scores.double() >= least.to(found.labels.device)[found.labels]
     flags = cast("list[bool]", kept.tolist())
     return Detections(
         boxes=found.boxes[kept],

@@ -1,5 +1,6 @@
 """The loss balance of a run as a picture: who steers the trunk, how each head learns, whether the heads agree."""
 
+import io
 import json
 import math
 import warnings
@@ -53,9 +54,19 @@ def draw(metrics: Path, out: Path) -> bool:
     Raises:
         ModuleNotFoundError: matplotlib is not installed.
     """
+    picture = png(metrics)
+    if picture is None:
+        return False
+    with written_whole(out) as temporary:
+        temporary.write_bytes(picture)
+    return True
+
+
+def png(metrics: Path) -> bytes | None:
+    """The picture itself; None where there is no gradient share to draw."""
     rows = _read(metrics)
     if not any(row.shares for row in rows):
-        return False
+        return None
     # Half a second, which nobody should wait for who wants no picture.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -63,11 +74,12 @@ def draw(metrics: Path, out: Path) -> bool:
     figure = Figure(figsize=(10, 8), dpi=120, facecolor="white")
     FigureCanvasAgg(figure)
     _compose(figure, rows)
-    with written_whole(out) as temporary, warnings.catch_warnings():
+    written = io.BytesIO()
+    with warnings.catch_warnings():
         # A name in a script that the font lacks shows as boxes; that is no reason to trouble whoever trains.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(temporary, format="png")
-    return True
+        figure.savefig(written, format="png")
+    return written.getvalue()
 
 
 def _read(metrics: Path) -> list[_Row]:

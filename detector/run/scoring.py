@@ -1,29 +1,35 @@
 """Score models on a split."""
 
+import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from detector import files, progress
+from detector.analysis import bootstrap, matching
 from detector.data import coco, layout, loader
 from detector.data.columns import Columns
 from detector.errors import CheckpointError, ConfigError
 from detector.evaluate import coco as coco_scores
-from detector.evaluate import collect, text
+from detector.evaluate import collect, named, text
 from detector.evaluate.coco import Scores
 from detector.evaluate.collect import Found
 from detector.evaluate.engines import Engine
 from detector.evaluate.results import Results
+from detector.evaluate.text import Interval
 from detector.model import device as devices
 from detector.model import inference, model_file, precision
 from detector.model.model_file import TrainedModel
 from detector.out_folder import OutFolder
 from detector.predict import ensemble
+from detector.run import thresholds
 from detector.run.data_paths import DataPaths
+from detector.run.thresholds import ClassPoint
 
 EVALUATION_BATCH = 8
 _RESULTS = "predictions.json"
@@ -33,6 +39,10 @@ _SCORES = "scores.json"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalOutcome:
     scores: Scores
+    intervals: tuple[Interval, ...]
+    """Of AP, AP50 and AP75."""
+    thresholds: tuple[ClassPoint, ...]
+    """What was written into the model file, and what it gives on this split; none where nobody asked."""
     results_path: Path
     scores_path: Path
     unreadable: tuple[str, ...]
@@ -47,8 +57,12 @@ def evaluate(
     out: Path | None,
     device: str,
     engine: Engine = "hotcoco",
+    write_thresholds: str | None = None,
 ) -> EvalOutcome:
     """Score a model on a split, or several whose detections are fused; write detections as COCO results, and scores."""
+    aim = None if write_thresholds is None else thresholds.parse_aim(write_thresholds)
+    if aim is not None and len(checkpoints) > 1:
+        raise ConfigError("--write-thresholds goes with one model file; what several find is fused")
     target = devices.resolve(device)
     found = data.split(split, advice=layout.FOR_EVAL)
     for checkpoint in checkpoints:
@@ -67,18 +81,35 @@ def evaluate(
             scores, results = score(
                 models, columns, lambda reason: unreadable.update({reason: None}), show, engine=engine
             )
-        _write(folder, scores, results)
+        truth = coco_scores.read_truth(found.annotations)
+        matches = matching.match(truth.objects, coco_scores.by_row(results, truth))
+        intervals = bootstrap.intervals(matches)
+        chosen = () if aim is None else thresholds.choose(aim, matches, truth, labels)
+        if chosen:
+            model_file.write_thresholds(checkpoints[0], tuple(one.point.threshold for one in chosen))
+        _write(folder, scores, intervals, results, _made_from(checkpoints, found.annotations))
     return EvalOutcome(
         scores=scores,
+        intervals=intervals,
+        thresholds=chosen,
         results_path=folder.path / _RESULTS,
         scores_path=folder.path / _SCORES,
         unreadable=tuple(unreadable),
     )
 
 
-def evaluate_files(ground_truth: Path, predictions: Path, *, engine: Engine = "hotcoco") -> Scores:
-    """Score a COCO results file against a COCO annotation file; no model is involved."""
-    return coco_scores.score(ground_truth, predictions, engine=engine)
+def evaluate_files(
+    ground_truth: Path, predictions: Path, *, engine: Engine = "hotcoco"
+) -> tuple[Scores, tuple[Interval, ...]]:
+    """Score a COCO results file against a COCO annotation file; no model is involved.
+
+    The intervals are of AP, AP50 and AP75.
+    """
+    results, notes = named.read(predictions, ground_truth)
+    scores = coco_scores.score(ground_truth, results, engine=engine)
+    truth = coco_scores.read_truth(ground_truth)
+    intervals = bootstrap.intervals(matching.match(truth.objects, coco_scores.by_row(results, truth)))
+    return dataclasses.replace(scores, notes=(*scores.notes, *notes)), intervals
 
 
 def score(
@@ -127,8 +158,34 @@ def _fused(models: Sequence[TrainedModel], columns: Columns, of_each: Sequence[I
         )
 
 
-def _write(folder: OutFolder, scores: Scores, results: Results) -> None:
-    content = json.dumps(text.as_json(scores), indent=2, allow_nan=False) + "\n"
+def saved_results(checkpoint: Path, split: str, annotations: Path) -> Path | None:
+    """Results that `evaluate` left beside a model, where neither the model nor the data have changed since."""
+    folder = checkpoint.parent / f"eval-{split}"
+    try:
+        content: Any = json.loads((folder / _SCORES).read_text(encoding="utf-8"))
+        is_same = content.get("made_from") == _made_from([checkpoint], annotations)
+    except (OSError, ValueError, AttributeError):
+        return None
+    results = folder / _RESULTS
+    return results if is_same and results.is_file() else None
+
+
+def _made_from(checkpoints: Sequence[Path], annotations: Path) -> dict[str, Any]:
+    return {
+        "models": [files.sha256(checkpoint) for checkpoint in checkpoints],
+        "annotations": files.sha256(annotations),
+    }
+
+
+def _write(
+    folder: OutFolder,
+    scores: Scores,
+    intervals: Sequence[Interval],
+    results: Results,
+    made_from: Mapping[str, Any],
+) -> None:
+    values = {**text.as_json(scores, intervals), "made_from": made_from}
+    content = json.dumps(values, indent=2, allow_nan=False) + "\n"
     try:
         folder.clear()
         results.write(folder.file(_RESULTS))

@@ -165,7 +165,7 @@ def read(path: Path) -> tuple[TrainingState, Identity]:
     sums = cast("dict[str, str]", manifest["sha256"])
     for name in (WEIGHTS, REST):
         try:
-            found = _sha256(path / name)
+            found = files.sha256(path / name)
         except OSError as error:
             raise CheckpointError(f"{path / name}: cannot be read ({error.strerror})") from error
         if found != sums.get(name):
@@ -190,7 +190,7 @@ def _write_parts(folder: Path, state: TrainingState, identity: Identity) -> None
         "format": FORMAT,
         "step": state.learner.steps,
         "identity": asdict(identity),
-        "sha256": {name: _sha256(folder / name) for name in (WEIGHTS, REST)},
+        "sha256": {name: files.sha256(folder / name) for name in (WEIGHTS, REST)},
     }
     (folder / MANIFEST).write_text(_sealed(body), encoding="utf-8")
     files.sync(folder / MANIFEST)
@@ -217,8 +217,3 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if body.get("format") != FORMAT:
         raise CheckpointError(f"{path}: is of format {body.get('format')!r}, not {FORMAT!r}")
     return body
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

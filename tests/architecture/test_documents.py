@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detector import benchmark_cli, cli, options
+from detector import benchmark_cli, cli, options, report_options
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
@@ -66,6 +66,10 @@ def parse(command: str, argv: list[str]) -> None:
             options.parse_evaluate(argv)
         case "predict":
             options.parse_predict(argv)
+        case "report":
+            report_options.parse_report(argv)
+        case "compare":
+            report_options.parse_compare(argv)
         case "status":
             options.parse_status(argv)
         case "replay":

@@ -91,7 +91,7 @@ def test_help_is_immediate(argv: tuple[str, ...]) -> None:
     assert min(cpu_seconds("-m", "detector", *argv) for _ in range(3)) < HELP_SECONDS
 
 
-@pytest.mark.parametrize("tool", ["train", "eval", "predict", "benchmark"])
+@pytest.mark.parametrize("tool", ["train", "eval", "predict", "report", "compare", "benchmark"])
 def test_a_tool_is_the_command(tool: str) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80"}
     texts = [

@@ -33,6 +33,7 @@ SCORES = Scores(
     per_class=(ClassScore(name="r\x1bed", category_id=7, ap=0.5, ap50=0.75, num_objects=3),),
     num_images=2,
     num_detections=5,
+    num_tied=0,
     notes=(),
 )
 UNREADABLE = "b\nad.jpg: no image"
@@ -70,12 +71,14 @@ class Run:
             case "evaluate":
                 return SimpleNamespace(
                     scores=SCORES,
+                    intervals=(),
+                    thresholds=(),
                     results_path=self.folder / "predictions.json",
                     scores_path=self.folder / "scores.json",
                     unreadable=(UNREADABLE,),
                 )
             case "evaluate_files":
-                return SCORES
+                return SCORES, ()
             case _:
                 return SimpleNamespace(folder=self.folder, num_images=2, num_detections=5, unreadable=(UNREADABLE,))
 
@@ -208,7 +211,7 @@ def test_eval_of_a_model(run: Run) -> None:
     assert cli.main(["eval", "m.safetensors", "cells", "--split", "val", "--out", "o"]) == 0
     name, (checkpoints, data), kwargs = run.only_call
     assert (name, checkpoints, data.folder) == ("evaluate", (Path("m.safetensors"),), Path("cells"))
-    assert kwargs == {"split": "val", "out": Path("o"), "device": "auto", "engine": "hotcoco"}
+    assert kwargs == {"split": "val", "out": Path("o"), "device": "auto", "engine": "hotcoco", "write_thresholds": None}
 
 
 def test_eval_and_predict_of_several_models(run: Run) -> None:

@@ -31,6 +31,8 @@ def case(seed: int) -> Case:
         for image_id in image_ids
         for _ in range(int(rng.integers(0, 9)) * int(rng.random() < 0.8))
     ]
+    between = [_between(rng, image_id, int(rng.choice(used))) for image_id in image_ids if grid and rng.random() < 0.3]
+    annotations += [one for objects, _ in between for one in objects]
     for annotation, number in zip(annotations, _annotation_ids(rng, len(annotations)), strict=True):
         annotation["id"] = number
     digits = int(rng.choice([0, 1, 2, 9]))
@@ -39,6 +41,7 @@ def case(seed: int) -> Case:
         for image_id in image_ids
         for one in _of_image(rng, image_id, annotations, category_ids, digits=digits, grid=grid)
     ]
+    found += [one for _, detections in between for one in detections]
     tree = {
         "images": [{"id": i, "file_name": f"{i}.jpg", "width": 300, "height": 300} for i in image_ids],
         "annotations": [annotations[i] for i in rng.permutation(len(annotations))],
@@ -84,6 +87,16 @@ def _annotation(rng: np.random.Generator, image_id: int, category_id: int, *, cr
     }
 
 
+def _between(rng: np.random.Generator, image_id: int, category_id: int) -> tuple[list[Tree], list[Tree]]:
+    """Two objects that a detection overlaps equally, and a second detection that fits one of them alone."""
+    x, y = rng.integers(200, 240, 2).tolist()
+    boxes = [[float(x + shift), float(y), 5.0, 5.0] for shift in (0, 2, 1)]
+    ids = {"image_id": image_id, "category_id": category_id}
+    objects = [{**ids, "bbox": box, "area": 25.0, "iscrowd": 0} for box in boxes[:2]]
+    choice = boxes[int(rng.integers(2))]
+    return objects, [{**ids, "bbox": boxes[2], "score": 0.95}, {**ids, "bbox": list(choice), "score": 0.9}]
+
+
 def _of_image(
     rng: np.random.Generator,
     image_id: int,
@@ -95,7 +108,8 @@ def _of_image(
 ) -> list[Tree]:
     mine = [one for one in annotations if one["image_id"] == image_id]
     count = int(rng.integers(101, 140)) if rng.random() < 0.1 else int(rng.integers(0, 14))
-    alone = int(rng.choice(category_ids))  # so that one class can pass 100
+    # So that one class passes 100, or all classes of an image together.
+    alone = int(rng.choice(category_ids)) if rng.random() < 0.6 else None
     made: list[Tree] = []
     for _ in range(count):
         like = mine[rng.integers(len(mine))] if mine and rng.random() < 0.7 else None
@@ -103,7 +117,7 @@ def _of_image(
         made.append(
             {
                 "image_id": image_id,
-                "category_id": alone if count > 100 else category_id,
+                "category_id": alone if count > 100 and alone is not None else category_id,
                 "bbox": _near(rng, like["bbox"], grid=grid) if like else _box(rng, grid=grid),
                 "score": round(float(rng.random()), digits),
             }

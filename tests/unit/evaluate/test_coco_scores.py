@@ -292,3 +292,17 @@ def test_a_bad_results_file_is_named(tmp_path: Path) -> None:
     results = write(tmp_path, "results.json", [{"image_id": 6, "category_id": 3, "bbox": [0, 0, 1, 1], "score": 1}])
     with pytest.raises(DataError, match=r"results.json: record 0: image_id 6"):
         score(truth_file(tmp_path), results)
+
+
+def test_equal_scores_of_a_class_are_counted(tmp_path: Path) -> None:
+    one = {"image_id": 1, "bbox": [0, 0, 9, 9]}
+    scores = [(1, 0.5), (1, 0.5), (1, 0.5), (1, 0.7), (2, 0.7), (2, 0.9), (2, 0.9)]
+    tree: Tree = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}],
+        "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}],
+        "annotations": [],
+    }
+    truth = write(tmp_path, "truth.json", tree)
+    found = write(tmp_path, "found.json", [{**one, "category_id": k, "score": value} for k, value in scores])
+    assert score(truth, found).num_tied == 5
+    assert score(truth, write(tmp_path, "none.json", [])).num_tied == 0

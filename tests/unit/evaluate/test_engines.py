@@ -18,7 +18,8 @@ from detector.evaluate.results import Results
 from tests.unit.evaluate import generate
 from tests.unit.evaluate.generate import Case
 
-QUICK_CASES = 400
+QUICK_CASES = 2000
+SLOW_EVERY = 8  # pycocotools is also an engine of ours, but the same code as what it is held to
 PARTS = 8
 CASES = int(os.environ.get("DETECTOR_FUZZ_CASES", QUICK_CASES))
 
@@ -77,7 +78,7 @@ def test_both_engines_give_the_arrays_of_pycocotools(part: int) -> None:
     for seed in range(part, CASES, PARTS):
         case = generate.case(seed)
         expected = by_hand(case)
-        for engine in engines.ENGINES:
+        for engine in engines.ENGINES if seed // PARTS % SLOW_EVERY == 0 else engines.ENGINES[:1]:
             made = engines.curves(engine, truth_of(case), results_of(case, by_row=True))
             for name in ("precision", "recall"):
                 wanted = expected.eval[name]
@@ -101,7 +102,7 @@ def test_scores_of_files_are_equal(tmp_path: Path, seed: int) -> None:
 
 
 def test_the_generator_makes_what_it_promises() -> None:
-    cases = [generate.case(seed) for seed in range(QUICK_CASES)]
+    cases = [generate.case(seed) for seed in range(400)]
     objects = [one for case in cases for one in case.tree["annotations"]]
     ids = [image["id"] for case in cases for image in case.tree["images"]]
     counts = [

@@ -23,6 +23,7 @@ SCORES = Scores(
     ),
     num_images=3,
     num_detections=45,
+    num_tied=0,
     notes=("1 annotation was left out",),
 )
 
@@ -49,6 +50,19 @@ def test_table() -> None:
         "45 detections on 3 images",
         "note: 1 annotation was left out",
     ]
+
+
+def test_intervals_and_ties_have_their_place() -> None:
+    intervals = [text.Interval(low=0.4, high=0.6), text.Interval(low=0.7, high=0.8), text.Interval(low=0.2, high=0.3)]
+    lines = text.table(replace(SCORES, num_tied=7), intervals).splitlines()
+    assert lines[:4] == [
+        "                        score   95 % interval over images",
+        "AP, IoU 0.50 to 0.95    0.500   0.400 to 0.600",
+        "AP, IoU 0.50            0.750   0.700 to 0.800",
+        "AP, IoU 0.75            0.250   0.200 to 0.300",
+    ]
+    assert lines[-2] == "7 of them share their score with another of the class; their order decides"
+    assert text.as_json(SCORES, intervals)["intervals"] == {"ap": [0.4, 0.6], "ap50": [0.7, 0.8], "ap75": [0.2, 0.3]}
 
 
 def test_a_class_name_cannot_steer_the_terminal() -> None:

@@ -78,7 +78,7 @@ def test_one_class_of_several_comes_with_the_probability_of_each(tmp_path: Path)
     detector = Detector(
         OneModel(detect=detect_one, label_map=LABELS, preprocess=Preprocess(canvas_hw=(64, 64)), one_of_classes=True)
     )
-    outcome = output.write(detector, [save(tmp_path / "a.png")], folder=tmp_path / "out")
+    outcome = output.write(detector, [save(tmp_path / "a.png")], folder=tmp_path / "out", score=0.3)
     records = json.loads((outcome.folder / "predictions.json").read_text())
     assert [record["probabilities"] for record in records] == [{"cat": 0.25, "dog": 0.75}]
 

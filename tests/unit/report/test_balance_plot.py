@@ -229,11 +229,12 @@ def test_a_failure_leaves_the_earlier_picture(run: Run, monkeypatch: pytest.Monk
     run.draw(ROWS)
     before = run.picture.read_bytes()
 
-    def fail(_figure: object, path: Path, **_options: object) -> None:
-        path.write_bytes(b"half")
+    def fail(path: Path, _content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
         run.draw(ROWS[:3])
     assert run.picture.read_bytes() == before

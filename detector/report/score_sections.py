@@ -1,0 +1,162 @@
+"""The parts of a report about scores and errors."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from detector.analysis.analyse import Analysis
+from detector.evaluate import text
+from detector.report import document, plots
+from detector.report.html import Html, data_uri, table, tag
+
+_MOST_ROWS = 300
+_SIZES = ("AP small", "AP medium", "AP large")
+
+
+def share(value: float) -> str:
+    return f"{value:.3f}" if value >= 0 else "-"  # NaN and -1 alike
+
+
+def headline(analysis: Analysis) -> Html:
+    scores = analysis.scores
+    names = (("AP", scores.ap), ("AP50", scores.ap50), ("AP75", scores.ap75))
+    ranges = [f"{one.low:.3f} to {one.high:.3f}" for one in analysis.intervals] or [""] * 3
+    entries = [(name, share(value), remark) for (name, value), remark in zip(names, ranges, strict=True)]
+    clear = sorted(
+        (one for one in analysis.localization if one.sentence() and one.ap75_gain > 0.005),
+        key=lambda one: -one.ap75_gain,
+    )
+    worst_kind = max(analysis.errors, key=lambda one: one.ap50_lost)
+    said = [
+        f"The costliest kind of error is {worst_kind.kind}: without it AP50 would be "
+        f"{100 * worst_kind.ap50_lost:.1f} points higher."
+    ]
+    said += [f"{one.group}: {one.sentence()}." for one in clear[:2]]
+    counted = f"{scores.num_detections} detections on {scores.num_images} images"
+    note = "Ranges: 95 % bootstrap interval over images."
+    return tag(
+        "div",
+        document.numbers(entries),
+        document.paragraphs(*said),
+        tag("p", f"{counted}. {note}", class_="faint"),
+    )
+
+
+def scores(analysis: Analysis) -> Html:
+    twelve = [[name, share(value)] for name, value in zip(text.NAMES, analysis.scores.twelve(), strict=True)]
+    head = ["class", "AP", "AP50", *_SIZES, "objects", "threshold", "precision", "recall", "F1"]
+    rows: list[list[Html | str]] = []
+    for row, one in enumerate(analysis.scores.per_class[:_MOST_ROWS]):
+        point = analysis.points[row]
+        values = [one.ap, one.ap50, *analysis.ap_by_size[row, 1:].tolist()]
+        at_point = [point.threshold, point.precision, point.recall, point.f1]
+        rows.append([one.name, *map(share, values), str(one.num_objects), *map(share, at_point)])
+    notes = [f"Note: {note}." for note in analysis.scores.notes]
+    if analysis.scores.num_tied:
+        notes.append(
+            f"{analysis.scores.num_tied} detections share their score with another of their class; "
+            "the order of images and results ranks them."
+        )
+    hidden = len(analysis.scores.per_class) - len(rows)
+    if hidden:
+        notes.append(f"{hidden} more classes are not shown.")
+    return document.section(
+        "scores",
+        "Scores",
+        table(head, rows),
+        document.paragraphs(
+            "Precision, recall and F1 are those of detections at or above the threshold, at IoU 0.5. "
+            "A dash: no object.",
+            *notes,
+        ),
+        document.folded("The twelve COCO numbers", table(["", "score"], [list(row) for row in twelve])),
+    )
+
+
+def curves(analysis: Analysis) -> Html:
+    made = (
+        (plots.precision_recall(analysis), "Precision over recall", "Precision over recall, most frequent classes."),
+        (
+            plots.f1_by_threshold(analysis),
+            "F1 over the least score",
+            "F1 over the least score; the dot is the threshold of the table.",
+        ),
+        (
+            plots.calibration(analysis),
+            "Calibration of scores",
+            f"What a score is worth: on the dashed line it is the share that is right. "
+            f"Mean distance {share(analysis.calibration.error)}.",
+        ),
+    )
+    return document.section("curves", "Curves", _plots(made))
+
+
+def errors(analysis: Analysis) -> Html:
+    names = analysis.truth.names
+    parts: list[Html] = [
+        _plots(((plots.errors(analysis), "Cost of each kind of error", "In brackets: how many, at any score."),)),
+        document.paragraphs(
+            "classification: on an object of another class. localization: IoU 0.1 to 0.5 with an object of its class. "
+            "both: IoU 0.1 to 0.5 with one of another class. duplicate: on an object that a better detection has. "
+            "background: on nothing. missed: an object that no detection means. The costs do not add up."
+        ),
+        tag("h3", "Confusion at the thresholds"),
+    ]
+    if len(names) <= plots.MOST_CELLS:
+        parts.append(_plots(((plots.confusion(analysis), "Confusion matrix", "Rows: what it is. Columns: found as."),)))
+    else:
+        parts.append(_confused_pairs(analysis))
+    return document.section("errors", "What is wrong", *parts)
+
+
+def localization(analysis: Analysis) -> Html:
+    said = [f"{one.group}: {sentence}." for one in analysis.localization if (sentence := one.sentence())]
+    head = [
+        "group",
+        "pairs",
+        "too wide %",
+        "too high %",
+        "too far right %",
+        "too far down %",
+        "px",
+        "AP75 gain",
+        "AP gain",
+    ]
+    rows: list[list[Html | str]] = [
+        [
+            one.group,
+            str(one.num_pairs),
+            *(f"{100 * bias.relative:+.1f}" for bias in (one.wide, one.high, one.right, one.down)),
+            " ".join(f"{bias.pixels:+.1f}" for bias in (one.wide, one.high, one.right, one.down)),
+            f"{100 * one.ap75_gain:+.1f}",
+            f"{100 * one.ap_gain:+.1f}",
+        ]
+        for one in analysis.localization[:_MOST_ROWS]
+    ]
+    picture = (plots.localization(analysis), "Signed errors of boxes", "Errors of boxes that meet their object.")
+    return document.section(
+        "boxes",
+        "Where boxes lie",
+        document.paragraphs(*(said[:12] or ["No group has boxes that are clearly off."])),
+        _plots((picture,)) if any(one.num_pairs >= 20 for one in analysis.localization) else None,
+        document.folded("All groups", table(head, rows)),
+    )
+
+
+def _plots(made: Sequence[tuple[bytes, str, str]]) -> Html:
+    figures = [
+        document.figure(data_uri(content, "image/svg+xml"), caption, alt=alt, is_plot=True)
+        for content, alt, caption in made
+    ]
+    return tag("div", *figures, class_="grid plots")
+
+
+def _confused_pairs(analysis: Analysis) -> Html:
+    """The largest cells off the diagonal, where a matrix would be too large to read."""
+    names = [*analysis.truth.names, "background"]
+    made = analysis.confusion.copy()
+    np.fill_diagonal(made, 0)
+    order = np.argsort(-made, axis=None, kind="stable")[:30]
+    cells = [divmod(place, len(names)) for place in order.tolist()]
+    rows: list[list[Html | str]] = [[names[a], names[b], str(made[a, b])] for a, b in cells if made[a, b]]
+    return table(["is", "found as", "times"], rows, numbers_from=2)

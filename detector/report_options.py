@@ -1,0 +1,73 @@
+"""What can be typed after `report` and `compare`; as `options`, of which it is a part in a file of its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro import conf
+
+from detector import options
+from detector.options import AsJson, Debug, Device, Imports
+
+REPORT_EXAMPLES = """\
+examples:
+  detector report runs/train-001
+  detector report runs/train-001 data/blood-cells --split test --out test.html
+"""
+
+COMPARE_EXAMPLES = """\
+examples:
+  detector compare runs/train-001 runs/train-002
+  detector compare a.safetensors b.safetensors data/blood-cells --split test
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Write one HTML file about a run: scores, errors, pictures, data, training."""
+
+    run: Annotated[Path, conf.Positional, conf.arg(metavar="RUN", help_behavior_hint="")]
+    """Folder of a training run, or a model file."""
+    data: Annotated[
+        Path | None, conf.Positional, conf.arg(metavar="[DATA]", help_behavior_hint="(default: the data of the run)")
+    ] = None
+    """Data set folder."""
+    split: Literal["train", "val", "test"] = "val"
+    """Part of the data set."""
+    out: Annotated[Path | None, conf.arg(metavar="FILE", help_behavior_hint="(default: report.html in RUN)")] = None
+    """The HTML file. The labels to look at go beside it, as COCO JSON."""
+    device: Device = "auto"
+    imports: Imports = ()
+    as_json: AsJson = False
+    debug: Debug = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compare:
+    """Say whether the second of two models is better, and where they differ."""
+
+    first: Annotated[Path, conf.Positional, conf.arg(metavar="A", help_behavior_hint="")]
+    """Folder of a training run, or a model file."""
+    second: Annotated[Path, conf.Positional, conf.arg(metavar="B", help_behavior_hint="")]
+    """The other."""
+    data: Annotated[
+        Path | None, conf.Positional, conf.arg(metavar="[DATA]", help_behavior_hint="(default: the data of A)")
+    ] = None
+    """Data set folder."""
+    split: Literal["train", "val", "test"] = "val"
+    """Part of the data set."""
+    out: Annotated[Path | None, conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    """HTML file with the pictures that flipped."""
+    device: Device = "auto"
+    imports: Imports = ()
+    as_json: AsJson = False
+    debug: Debug = False
+
+
+def parse_report(argv: Sequence[str]) -> Report:
+    return options.parse(Report, argv, prog="detector report", examples=REPORT_EXAMPLES)
+
+
+def parse_compare(argv: Sequence[str]) -> Compare:
+    return options.parse(Compare, argv, prog="detector compare", examples=COMPARE_EXAMPLES)

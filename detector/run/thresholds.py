@@ -1,0 +1,75 @@
+"""Score thresholds that a model file carries, chosen on a split."""
+
+from dataclasses import dataclass
+
+from detector.analysis import operating
+from detector.analysis.matching import Matches
+from detector.analysis.operating import Aim, OperatingPoint
+from detector.errors import ConfigError
+from detector.evaluate.coco import Truth
+from detector.types import LabelMap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    aim: Aim
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassPoint:
+    name: str
+    point: OperatingPoint
+
+
+def parse_aim(text: str) -> Wanted:
+    """Read `f1`, `precision=0.9` or `recall=0.9`.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    word, equals, number = text.partition("=")
+    if text == "f1":
+        return Wanted(aim="f1", value=0.0)
+    try:
+        value = float(number) if equals else float("nan")
+    except ValueError:
+        value = float("nan")
+    if word not in ("precision", "recall") or not 0 < value <= 1:
+        raise ConfigError(
+            f"--write-thresholds takes f1, precision=X or recall=X with X above 0 and up to 1, got {text!r}"
+        )
+    return Wanted(aim="precision" if word == "precision" else "recall", value=value)
+
+
+def choose(wanted: Wanted, matches: Matches, truth: Truth, labels: LabelMap) -> tuple[ClassPoint, ...]:
+    """A point for each label of the model."""
+    rows = {category_id: row for row, category_id in enumerate(truth.category_ids.tolist())}
+    names = {name: row for row, name in enumerate(truth.names)}
+    # By id, unless the ids of the model are not those of the file.
+    of_label = [
+        rows[number] if truth.names[rows.get(number, 0)] == name and number in rows else names.get(name)
+        for name, number in zip(labels.names, labels.category_ids, strict=True)
+    ]
+    return tuple(
+        ClassPoint(
+            name=name,
+            point=operating.without_data() if row is None else operating.choose(matches, row, wanted.aim, wanted.value),
+        )
+        for name, row in zip(labels.names, of_label, strict=True)
+    )
+
+
+def lines(chosen: tuple[ClassPoint, ...]) -> list[str]:
+    """What was chosen, for people."""
+    width = max((len(one.name) for one in chosen), default=0)
+    made: list[str] = []
+    for one in chosen:
+        point = one.point
+        if point.f1 != point.f1:  # NaN
+            said = "no objects or no detections of this class; the default stands"
+        else:
+            said = f"precision {point.precision:.3f}  recall {point.recall:.3f}  F1 {point.f1:.3f}"
+            said += "" if point.is_reached else "  (wanted value not reached)"
+        made.append(f"{one.name:<{width}}  from {point.threshold:.3f}  {said}")
+    return made

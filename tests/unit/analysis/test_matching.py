@@ -1,0 +1,65 @@
+"""Our own matching is a third scorer: its AP are those of pycocotools, threshold by threshold."""
+
+import numpy as np
+import pytest
+from pycocotools import mask
+
+from detector.analysis import average_precision, matching
+from detector.analysis.matching import NONE
+from detector.evaluate import engines
+from tests.unit.analysis import make
+from tests.unit.evaluate import generate
+from tests.unit.evaluate.test_engines import results_of, truth_of
+
+
+@pytest.mark.parametrize("start", range(0, 400, 100))
+def test_equals_the_engines(start: int) -> None:
+    for seed in range(start, start + 100):
+        case = generate.case(seed)
+        truth, found = truth_of(case), results_of(case, by_row=True)
+        precision = engines.curves("hotcoco", truth, found).precision[..., 0, 2]  # [threshold, recall, class]
+        wanted = np.where((precision > -1).any(axis=1), precision.mean(axis=1), -1)
+        made = average_precision.by_class(matching.match(truth, found))
+        assert np.abs(made - wanted).max() <= 1e-12, seed
+
+
+def test_thresholds_are_those_of_the_engines() -> None:
+    assert (matching.IOU_THRESHOLDS == engines._IOU_THRESHOLDS).all()
+    assert (average_precision.RECALLS == engines._RECALLS).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_iou_is_pycocotools(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    boxes = np.round(rng.uniform(0, 20, (12, 4)), int(rng.integers(0, 3)))
+    others = np.round(rng.uniform(0, 20, (9, 4)), int(rng.integers(0, 3)))
+    crowd = rng.random(9) < 0.4
+    assert (matching.iou(boxes, others, crowd) == mask.iou(boxes, others, crowd.astype(np.uint8).tolist())).all()
+
+
+def test_says_which_object_is_met() -> None:
+    truth = make.objects([(0, 0, [0, 0, 10, 10]), (0, 0, [20, 0, 10, 10]), (1, 0, [0, 0, 10, 10])])
+    found = make.found(
+        [(0, 0, [20, 0, 10, 10], 0.5), (0, 0, [0, 0, 10, 10], 0.9), (0, 0, [0, 0, 10, 9], 0.4), (1, 0, [5, 5, 9, 9], 1)]
+    )
+    matches = matching.match(truth, found)
+    assert matches.rows.tolist() == [3, 1, 0, 2]
+    assert matches.objects[0].tolist() == [NONE, 0, 1, NONE]
+    assert matches.is_right[0].tolist() == [False, True, True, False]
+
+
+def test_a_crowd_region_forgives_many() -> None:
+    truth = make.objects([(0, 0, [0, 0, 100, 100]), (0, 0, [0, 0, 10, 10])], crowd=[0])
+    found = make.found([(0, 0, [50, 50, 10, 10], 0.9), (0, 0, [70, 50, 10, 10], 0.8), (0, 0, [0, 0, 10, 10], 0.7)])
+    matches = matching.match(truth, found)
+    assert matches.is_ignored[0].tolist() == [True, True, False]
+    assert matches.objects[0].tolist() == [0, 0, 1]
+    assert matches.num_objects.tolist() == [[1]]
+
+
+def test_nothing_found_and_nothing_there() -> None:
+    nothing = make.found([])
+    assert len(matching.match(make.objects([(0, 0, [0, 0, 1, 1])]), nothing)) == 0
+    matches = matching.match(make.objects([], images=1, classes=1), make.found([(0, 0, [0, 0, 1, 1], 0.5)]))
+    assert matches.objects[0].tolist() == [NONE]
+    assert average_precision.by_class(matches).tolist() == [[-1.0]] * 10
