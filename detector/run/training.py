@@ -28,7 +28,6 @@ from detector.train import distillation, engine, forensics, run_folder
 from detector.train.checkpoint import Identity, Loaded, NotWrittenError, Store
 from detector.train.engine import Outcome, Task
 from detector.train.health import DivergedError, Suspect
-from detector.train.keeper import Hooks
 from detector.train.learner import Learner
 from detector.train.lock import RunLock
 from detector.train.record import Record
@@ -162,18 +161,13 @@ def _fit(
     saver = Saver(store, material.identity, record, seconds=trained.config.checkpoint.seconds)
     keeper = ModelKeeper(trained, material, folder, record)
     task = _task(trained, material, learner.device)
-    hooks = Hooks(
-        evaluate=keeper.evaluate if material.val_columns else None,
-        keep_best=keeper.keep_best,
-        keep_last=keeper.keep_last,
-    )
 
     def attempt(start: TrainingState | None) -> Outcome:
         try:
             return engine.fit(
                 learner,
                 task,
-                hooks=hooks,
+                hooks=keeper.hooks(),
                 record=record,
                 saver=saver,
                 write_suspect=partial(_write_suspect, learner, trained, material, folder),
