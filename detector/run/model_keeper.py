@@ -13,6 +13,7 @@ from detector.model.model_file import TrainedModel
 from detector.run.material import Material
 from detector.run.scoring import score
 from detector.train.engine import Outcome
+from detector.train.keeper import Hooks
 from detector.train.record import Record
 from detector.train.run_folder import RunFolder
 from detector.train.state import Quality
@@ -33,6 +34,11 @@ class ModelKeeper:
         self._record = record
         self._scores: Scores | None = None
         self._named: set[str] = set()
+
+    def hooks(self) -> Hooks:
+        return Hooks(
+            evaluate=self.evaluate if self._val_columns else None, keep_best=self.keep_best, keep_last=self.keep_last
+        )
 
     def evaluate(self, candidate: DetectionModel, should_stop: Callable[[], bool]) -> Quality | None:
         assert self._val_columns is not None

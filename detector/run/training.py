@@ -28,7 +28,6 @@ from detector.train import distillation, engine, forensics, run_folder, schedule
 from detector.train.checkpoint import Identity, Loaded, NotWrittenError, Store
 from detector.train.engine import Outcome, Task
 from detector.train.health import DivergedError, Suspect
-from detector.train.keeper import Hooks
 from detector.train.learner import Learner
 from detector.train.lock import RunLock
 from detector.train.record import Record
@@ -164,29 +163,26 @@ def _fit(
     saver = Saver(store, material.identity, record, seconds=trained.config.checkpoint.seconds)
     keeper = ModelKeeper(trained, material, folder, record)
     task = _task(trained, material, learner.device)
-    hooks = Hooks(
-        evaluate=keeper.evaluate if material.val_columns else None,
-        keep_best=keeper.keep_best,
-        keep_last=keeper.keep_last,
-    )
 
     def attempt(start: TrainingState | None) -> Outcome:
-        return engine.fit(
-            learner,
-            task,
-            hooks=hooks,
-            record=record,
-            saver=saver,
-            write_suspect=partial(_write_suspect, learner, trained, material, folder),
-            start=start,
-        )
+        try:
+            return engine.fit(
+                learner,
+                task,
+                hooks=keeper.hooks(),
+                record=record,
+                saver=saver,
+                write_suspect=partial(_write_suspect, learner, trained, material, folder),
+                start=start,
+            )
+        finally:
+            saver.wait()  # what is being written may be what is gone back to
 
     try:
-        outcome = _attempts(attempt, learner, store, material.identity, record, past.state if past else None)
+        start = past.state if past else None
+        outcome = _attempts(attempt, learner, store, material.identity, record, trained.config, start)
     except OSError as error:
         raise DetectorError(f"{folder.path}: cannot be written ({error.strerror or error}); make room") from error
-    finally:
-        saver.wait()
     for reason in outcome.unreadable:
         record.say(f"left out of training: {reason}")
     return TrainOutcome(
@@ -231,37 +227,66 @@ def _attempts(
     store: Store,
     identity: Identity,
     record: Record,
+    config: RunConfig,
     start: TrainingState | None,
 ) -> Outcome:
-    """Train; where that diverges, go back to the last good state with half the rate, some times.
+    """Train; where that diverges or needs too much memory, go back to the last good state and try otherwise.
 
     Raises:
-        DetectorError: it diverges again and again.
+        DetectorError: that does not help.
     """
     while True:
         try:
             return attempt(start)
         except DivergedError as error:
-            loaded = store.read_newest()
-            rollbacks = 0 if loaded is None else loaded.state.loop.rollbacks
-            if loaded is None or rollbacks >= MOST_ROLLBACKS:
-                raise DetectorError(
-                    f"{error}, also after going back {rollbacks} times: lower optim.lr (now {learner.lr:.1e}) or "
-                    "lengthen optim.warmup_steps"
-                ) from error
-            scale = loaded.state.learner.lr_scale / 2
-            start = dataclasses.replace(
-                loaded.state,
-                learner=dataclasses.replace(loaded.state.learner, lr_scale=scale),
-                loop=dataclasses.replace(
-                    loaded.state.loop, rollbacks=rollbacks + 1, skipped_in_a_row=0, seconds=error.seconds
-                ),
-            )
-            record.say(
-                f"warning: {error}: back to step {start.learner.steps}, with {scale:g} of the learning rate from now on"
-            )
+            start = _with_lower_rate(error, learner, store, record)
             _write_at_once(store, start, identity, record)
-            learner.restore(start.learner)
+        except torch.OutOfMemoryError as error:
+            start = _in_smaller_parts(error, learner, store, record, config)
+        learner.restore(start.learner)
+
+
+def _in_smaller_parts(
+    error: torch.OutOfMemoryError, learner: Learner, store: Store, record: Record, config: RunConfig
+) -> TrainingState:
+    """The last good state, for a learner that takes the same batches in twice as many parts."""
+    reason = f"the device has not enough memory ({str(error).splitlines()[0]})"
+    parts = 2 * learner.micro_batches
+    try:
+        dataclasses.replace(config, memory=dataclasses.replace(config.memory, micro_batches=parts))
+    except ConfigError as refused:
+        raise DetectorError(f"{reason}; set a smaller data.batch_size or data.image_size: {refused}") from error
+    loaded = store.read_newest()
+    if loaded is None or parts > config.data.batch_size:
+        raise DetectorError(f"{reason}; set a smaller data.image_size, or memory.checkpoint=all") from error
+    learner.micro_batches = parts
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    live = "" if config.model.batch_norm == "frozen" else "; norms that learn see the parts one by one"
+    record.say(
+        f"warning: {reason}: back to step {loaded.state.learner.steps}, with the same batches in {parts} parts "
+        f"(memory.micro_batches) from now on{live}"
+    )
+    return loaded.state
+
+
+def _with_lower_rate(error: DivergedError, learner: Learner, store: Store, record: Record) -> TrainingState:
+    """The last good state with half the rate."""
+    loaded = store.read_newest()
+    rollbacks = 0 if loaded is None else loaded.state.loop.rollbacks
+    if loaded is None or rollbacks >= MOST_ROLLBACKS:
+        raise DetectorError(
+            f"{error}, also after going back {rollbacks} times: lower optim.lr (now {learner.lr:.1e}) or "
+            "lengthen optim.warmup_steps"
+        ) from error
+    state = loaded.state
+    scale = state.learner.lr_scale / 2
+    record.say(f"warning: {error}: back to step {state.learner.steps}, with {scale:g} of the learning rate from now on")
+    return dataclasses.replace(
+        state,
+        learner=dataclasses.replace(state.learner, lr_scale=scale),
+        loop=dataclasses.replace(state.loop, rollbacks=rollbacks + 1, skipped_in_a_row=0, seconds=error.seconds),
+    )
 
 
 def _write_at_once(store: Store, state: TrainingState, identity: Identity, record: Record) -> None:

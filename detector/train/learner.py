@@ -49,6 +49,8 @@ class Learner:
         self.stage = -1
         self.lr_scale = 1.0
         """On top of the schedule."""
+        self.micro_batches = config.memory.micro_batches
+        """Parts of a batch; more than the settings say where the device has not enough memory."""
         self._model = model
         self._config = config
         self._teacher = teacher
@@ -76,11 +78,11 @@ class Learner:
         weights = stages.weights(config.stages, progress, self._base_weights)
         aligned = config.assign.kind == "task_aligned" and progress >= config.assign.aligned_from
         self._optimizer.zero_grad(set_to_none=True)
-        if config.memory.micro_batches == 1:
+        if self.micro_batches == 1:
             step = self.objective(batch, weights, aligned=aligned, lesson=self._lesson(batch, weights))
             step.total.backward()
         else:
-            step = self._by_parts(batch, weights, config.memory.micro_batches)
+            step = self._by_parts(batch, weights, self.micro_batches)
         norm = optim.clip(self.objective, config.optim)
         is_finite = self._world.all(torch.isfinite(norm + step.total.detach()))
         optim.step_if(self._optimizer, is_finite)

@@ -111,6 +111,27 @@ def test_a_run_that_recovers_after_going_back_ends_well(
     assert (state.learner.lr_scale, state.loop.rollbacks, state.learner.steps) == (0.5, 1, 10)
 
 
+def test_too_little_memory_takes_the_batch_in_parts(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    learn = Learner.learn
+
+    def greedy(self: Learner, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.steps == 3 and self.micro_batches == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+        return learn(self, batch, *args, **kwargs)
+
+    monkeypatch.setattr(Learner, "learn", greedy)
+    out = tmp_path / "run"
+    assert run(data, out, 6, "--set", "balance.kind=fixed") == 0
+    said = capsys.readouterr().err
+    assert "Tried to allocate 2 GiB): back to step" in said
+    assert "with the same batches in 2 parts (memory.micro_batches) from now on" in said
+    assert newest(out).learner.steps == 6
+    assert run(data, tmp_path / "other", 6) == 1
+    assert "set a smaller data.batch_size" in capsys.readouterr().err
+
+
 def test_a_full_disk_keeps_the_earlier_checkpoint_and_training_goes_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
