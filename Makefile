@@ -12,7 +12,7 @@ DATA := data/blood-cells
 DEMO_IMAGES := $(addprefix $(DATA)/images/BloodImage_,00007.jpg 00011.jpg 00015.jpg 00016.jpg 00018.jpg 00019.jpg)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup test fuzz check clean
+.PHONY: help demo setup test fuzz bench check clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
@@ -34,6 +34,9 @@ test: $(VENV)/.dev ## Run the tests
 
 fuzz: $(VENV)/.dev ## Compare the two scorers on 50,000 made-up data sets
 	OMP_NUM_THREADS=1 DETECTOR_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest -m fuzz $(TEST_OPTIONS)
+
+bench: $(VENV)/.dev ## Measure speed beside torchvision and pycocotools, rewrite docs/performance.md
+	$(BIN)/python tools/benchmark.py all --docs docs --data $(DATA)
 
 check: $(VENV)/.dev ## Lint, format, types, import layers
 	$(BIN)/ruff check .

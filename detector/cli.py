@@ -15,13 +15,12 @@ from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from detector import commands, report_options
+from detector import benchmark_cli, commands, report_options
 from detector import options as forms
-from detector.commands import Answer
+from detector.answer import Answer
 from detector.errors import ConfigError, DetectorError
-from detector.report_options import Compare, Report
 
-Options = TypeVar("Options", forms.Train, forms.Evaluate, forms.Predict, forms.Benchmark, Report, Compare)
+Options = TypeVar("Options", bound=forms.Form)
 
 INTERRUPTED = 130
 
@@ -38,7 +37,7 @@ commands:
   predict    Find objects in images; writes pictures and a COCO results file.
   report     Write one HTML file about a run: scores, errors, pictures, data.
   compare    Say whether the second of two models is better, and where.
-  benchmark  Measure this program: its heads, and its speed against torchvision.
+  benchmark  Measure this program: speed beside others, heads, files.
 
 `detector COMMAND --help` lists the options of a command, `detector --version`
 says which version this is.
@@ -118,7 +117,7 @@ def compare(argv: Sequence[str] | None = None) -> int:
 
 
 def benchmark(argv: Sequence[str] | None = None) -> int:
-    return _door(forms.parse_benchmark, _benchmark, argv)
+    return _door(benchmark_cli.parse, _benchmark, argv)
 
 
 def _train(options: forms.Train) -> Answer:
@@ -238,7 +237,13 @@ def _predict(options: forms.Predict) -> Answer:
     from detector import run
 
     outcome = run.predict(
-        options.checkpoints, options.sources, out=options.out, score=options.score, device=options.device
+        options.checkpoints,
+        options.sources,
+        out=options.out,
+        score=options.score,
+        device=options.device,
+        compile_network=options.compile,
+        say=lambda line: _note("predict", line),
     )
     return Answer(
         text=f"objects   {outcome.num_detections} in {outcome.num_images} images\npictures  {outcome.folder}",
@@ -252,70 +257,8 @@ def _predict(options: forms.Predict) -> Answer:
     )
 
 
-def _benchmark(options: forms.Benchmark) -> Answer:
-    for name, value in {"--rounds": options.rounds, "--batch-size": options.batch_size}.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} must be at least 1, got {value}")
-    if options.what != "heads":
-        return _race(options, options.what)
-
-
-def _check_benchmark(options: forms.Benchmark) -> None:
-    numbers = {
-        "--rounds": options.rounds,
-        "--batch-size": options.batch_size,
-        "--num-images": options.num_images,
-        "--num-objects": options.num_objects,
-        "--num-detections": options.num_detections,
-    }
-    for name, value in numbers.items():
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} must be at least 1, got {value}")
-    foreign = {
-        "--num-images": options.num_images is not None and options.what == "heads",
-        "--num-objects": options.num_objects is not None and options.what == "heads",
-        "--num-detections": options.num_detections is not None and options.what != "eval",
-        "--polygons": options.polygons and options.what != "read",
-        "--recipe": options.recipe is not None and options.what != "heads",
-    }
-    for name, given in foreign.items():
-        if given:
-            raise ConfigError(f"{name} has no meaning for benchmark {options.what}; leave it out")
-
-
-def _benchmark_heads(options: forms.Benchmark) -> Answer:
-    from detector.benchmark import heads, text
-    from detector.model import device
-
-    settings = heads.Settings(
-        recipes=heads.RECIPES if options.recipe is None else (options.recipe,),
-        batch_size=options.batch_size or 8,
-        image_size=options.image_size,
-        rounds=options.rounds,
-    )
-    report = heads.measure(settings, device.resolve(options.device), _say_of_benchmark)
-    return Answer(text=text.table(report), values=text.as_json(report))
-
-
-def _race(options: forms.Benchmark, task: Literal["train", "infer"]) -> Answer:
-    if options.recipe not in (None, "retinanet"):
-        raise ConfigError(f"--recipe has no meaning beside {task}: torchvision has a retinanet alone; leave it out")
-
-    from detector.benchmark import race, text
-    from detector.model import device
-
-    settings = race.Settings(
-        task=task,
-        batch_size=options.batch_size or {"train": 4, "infer": 1}[task],
-        image_size=options.image_size,
-        rounds=options.rounds,
-    )
-    report = race.measure(settings, device.resolve(options.device), lambda line: _note("benchmark", line))
-    return Answer(
-        text=text.race_table(report),
-        values=text.as_json(report),
-        warnings=tuple(f"{row.name} does not compute the same" for row in report.rows if not row.same),
-    )
+def _benchmark(options: benchmark_cli.Command) -> Answer:
+    return benchmark_cli.run(options, lambda line: _note("benchmark", line))
 
 
 def _door(

@@ -1,24 +1,13 @@
 """What `report` and `compare` do with their options; `cli` opens the door to them."""
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from detector.answer import Answer
 from detector.report_options import Compare, Report
 
 if TYPE_CHECKING:
     from detector.run import EvalOutcome
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a command has to say, for people and for programs."""
-
-    text: str
-    values: Mapping[str, object]
-    warnings: tuple[str, ...] = ()
-    exit_code: int = 0
 
 
 def thresholds(outcome: "EvalOutcome") -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Protocol
 
 import tyro
 from tyro import conf
@@ -19,11 +19,10 @@ from detector.config import RunConfig
 from detector.errors import ConfigError
 from detector.recipes import RecipeName
 
-Options = TypeVar("Options")
 MODEL_SUFFIX = ".safetensors"
 
 
-def _shown(metavar: str, default: str = "") -> Any:
+def shown(metavar: str, default: str = "") -> Any:
     """How an option without a default of its own stands in the help."""
     return conf.arg(metavar=metavar, help_behavior_hint=default)
 
@@ -51,17 +50,14 @@ examples:
   detector predict a.safetensors b.safetensors photos/
 """
 
-BENCHMARK_EXAMPLES = """\
-examples:
-  detector benchmark heads
-  detector benchmark heads --recipe small --batch-size 2 --image-size 320
-  detector benchmark train --batch-size 4 --rounds 7
-  detector benchmark infer --batch-size 1 --json
-"""
-
 Device = Annotated[Literal["auto", "cpu", "cuda"], conf.arg(help="Where to compute; auto takes a GPU if there is one.")]
 AsJson = Annotated[bool, conf.arg(name="json", help="Print the result as one JSON object.", help_behavior_hint="")]
 Debug = Annotated[bool, conf.arg(help="Show the traceback of an error.", help_behavior_hint="")]
+
+Compile = Annotated[
+    bool,
+    conf.arg(help="Try torch.compile and keep it where it is faster; takes some minutes.", help_behavior_hint=""),
+]
 
 Imports = Annotated[
     tuple[str, ...],
@@ -74,6 +70,17 @@ Imports = Annotated[
     ),
 ]
 
+
+class Form(Protocol):
+    """What every command takes."""
+
+    @property
+    def as_json(self) -> bool: ...
+
+    @property
+    def debug(self) -> bool: ...
+
+
 Start = conf.create_mutex_group(required=False, title="starting point")
 Length = conf.create_mutex_group(required=False, title="length, instead of the recipe's")
 
@@ -82,33 +89,34 @@ Length = conf.create_mutex_group(required=False, title="length, instead of the r
 class Train:
     """Train a detector. A setting comes from an option, else the recipe or file."""
 
-    data: Annotated[Path | None, conf.Positional, _shown("[DATA]")] = None
+    data: Annotated[Path | None, conf.Positional, shown("[DATA]")] = None
     """Folder with train.json, val.json and images/, or in one of COCO's own layouts."""
     recipe: Annotated[RecipeName, Start] = "small"
     """Settings that go together."""
-    config: Annotated[Path | None, Start, _shown("FILE")] = None
+    config: Annotated[Path | None, Start, shown("FILE")] = None
     """YAML file of settings, such as the config.yaml of a run."""
-    epochs: Annotated[float | None, Length, _shown("N")] = None
+    epochs: Annotated[float | None, Length, shown("N")] = None
     """Passes over the training images."""
-    steps: Annotated[int | None, Length, _shown("N")] = None
+    steps: Annotated[int | None, Length, shown("N")] = None
     """Batches."""
-    minutes: Annotated[float | None, Length, _shown("M")] = None
+    minutes: Annotated[float | None, Length, shown("M")] = None
     """Wall-clock time."""
-    out: Annotated[Path | None, _shown("DIR", "(default: runs/train-001, counted up)")] = None
+    out: Annotated[Path | None, shown("DIR", "(default: runs/train-001, counted up)")] = None
     """Run folder."""
     init: Annotated[str, conf.arg(metavar="imagenet|none|FILE")] = "none"
     """First weights. imagenet downloads the trunk once; FILE is a model file."""
-    teacher: Annotated[Path | None, _shown("FILE")] = None
+    teacher: Annotated[Path | None, shown("FILE")] = None
     """Trained model of the same classes to learn from besides."""
-    heads: Annotated[Literal["joint", "sequential"] | None, _shown("joint|sequential")] = None
+    heads: Annotated[Literal["joint", "sequential"] | None, shown("joint|sequential")] = None
     """sequential runs the heads one after another: less memory, equal gradients."""
-    image_size: Annotated[int | None, _shown("S")] = None
+    compile: Compile = False
+    image_size: Annotated[int | None, shown("S")] = None
     """Longer side of the network input in pixels."""
-    batch_size: Annotated[int | None, _shown("B")] = None
+    batch_size: Annotated[int | None, shown("B")] = None
     """Images a step."""
-    lr: Annotated[float | None, _shown("X")] = None
+    lr: Annotated[float | None, shown("X")] = None
     """Learning rate."""
-    seed: Annotated[int | None, _shown("N")] = None
+    seed: Annotated[int | None, shown("N")] = None
     """Seed of all randomness."""
     settings: Annotated[
         tuple[str, ...],
@@ -117,13 +125,15 @@ class Train:
     ] = ()
     """Any other setting by its name in config.yaml."""
     device: Device = "auto"
-    workers: Annotated[int | None, _shown("N")] = None
+    workers: Annotated[int | None, shown("N")] = None
     """Processes that read images; 0 reads in the main one."""
-    train_json: Annotated[Path | None, _shown("FILE")] = None
+    cache: Annotated[Literal["none", "disk"] | None, shown("none|disk")] = None
+    """disk keeps decoded images in your cache folder, for later epochs and runs."""
+    train_json: Annotated[Path | None, shown("FILE")] = None
     """COCO JSON to learn from, in place of that of DATA."""
-    val_json: Annotated[Path | None, _shown("FILE")] = None
+    val_json: Annotated[Path | None, shown("FILE")] = None
     """COCO JSON to validate on, in place of that of DATA."""
-    images: Annotated[Path | None, _shown("DIR")] = None
+    images: Annotated[Path | None, shown("DIR")] = None
     """Folder of the images of these two; else looked for around them."""
     imports: Imports = ()
     as_json: AsJson = False
@@ -134,24 +144,24 @@ class Train:
 class Evaluate:
     """Score a model on a data set, or a COCO results file against ground truth."""
 
-    inputs: Annotated[tuple[Path, ...], conf.Positional, _shown("[CHECKPOINT... DATA]")] = ()
+    inputs: Annotated[tuple[Path, ...], conf.Positional, shown("[CHECKPOINT... DATA]")] = ()
     """Model file, such as best.safetensors of a run, and data set folder. What several models find is fused."""
     split: Literal["train", "val", "test"] = "test"
     """Part of the data set."""
-    annotations: Annotated[Path | None, _shown("FILE")] = None
+    annotations: Annotated[Path | None, shown("FILE")] = None
     """COCO JSON to score on, in place of DATA."""
-    images: Annotated[Path | None, _shown("DIR")] = None
+    images: Annotated[Path | None, shown("DIR")] = None
     """Folder of its images; else looked for around it."""
-    out: Annotated[Path | None, _shown("DIR", "(default: eval-SPLIT beside CHECKPOINT)")] = None
+    out: Annotated[Path | None, shown("DIR", "(default: eval-SPLIT beside CHECKPOINT)")] = None
     """Folder for predictions.json and scores.json."""
     device: Device = "auto"
-    ground_truth: Annotated[Path | None, _shown("FILE")] = None
+    ground_truth: Annotated[Path | None, shown("FILE")] = None
     """COCO JSON to score against, instead of a model and DATA."""
-    predictions: Annotated[Path | None, _shown("FILE")] = None
+    predictions: Annotated[Path | None, shown("FILE")] = None
     """COCO results file to score."""
     engine: Literal["hotcoco", "pycocotools"] = "hotcoco"
     """Who computes the scores. The numbers are the same; pycocotools defines them, hotcoco is faster."""
-    write_thresholds: Annotated[str | None, _shown("f1|precision=X|recall=X")] = None
+    write_thresholds: Annotated[str | None, shown("f1|precision=X|recall=X")] = None
     """Put into CHECKPOINT, for each class, the score that is best on this split; predict uses it."""
     imports: Imports = ()
     as_json: AsJson = False
@@ -177,16 +187,15 @@ class Evaluate:
 class Predict:
     """Find objects in images."""
 
-    inputs: Annotated[tuple[str, ...], conf.Positional, _shown("CHECKPOINT... SOURCE...")]
+    inputs: Annotated[tuple[str, ...], conf.Positional, shown("CHECKPOINT... SOURCE...")]
     """Model file, such as best.safetensors of a run, then image files, folders or glob patterns. What several models
     find is fused."""
-    out: Annotated[Path | None, _shown("DIR", "(default: runs/predict-001, counted up)")] = None
+    out: Annotated[Path | None, shown("DIR", "(default: runs/predict-001, counted up)")] = None
     """Folder for the pictures and the results file."""
-    score: Annotated[float | None, _shown("X", "(default: thresholds of the model, else 0.3; 0 for a localizer)")] = (
-        None
-    )
+    score: Annotated[float | None, shown("X", "(default: thresholds of the model, else 0.3; 0 for a localizer)")] = None
     """Lowest score of an object that is reported."""
     device: Device = "auto"
+    compile: Compile = False
     imports: Imports = ()
     as_json: AsJson = False
     debug: Debug = False
@@ -199,27 +208,6 @@ class Predict:
     @property
     def sources(self) -> tuple[str, ...]:
         return self.inputs[len(self.checkpoints) :]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Benchmark:
-    """Measure this program: its heads at once and one by one, or itself against torchvision's RetinaNet."""
-
-    what: Annotated[Literal["heads", "train", "infer"], conf.Positional]
-    """heads: memory, time and gradients. train, infer: time against torchvision with the same weights and inputs."""
-    recipe: Annotated[
-        RecipeName | None, _shown("{small,standard,retinanet}", "(default: standard, then retinanet)")
-    ] = None
-    """heads: settings of the network and its losses."""
-    batch_size: Annotated[int | None, _shown("B", "(default: heads 8, train 4, infer 1)")] = None
-    """Images a step."""
-    image_size: Annotated[int, conf.arg(metavar="S")] = 640
-    """Side of the images in pixels."""
-    rounds: Annotated[int, conf.arg(metavar="N")] = 5
-    """Timed steps of each way."""
-    device: Device = "auto"
-    as_json: AsJson = False
-    debug: Debug = False
 
 
 def _leading_models(inputs: Sequence[Path]) -> tuple[Path, ...]:
@@ -237,10 +225,6 @@ def parse_evaluate(argv: Sequence[str]) -> Evaluate:
 
 def parse_predict(argv: Sequence[str]) -> Predict:
     return parse(Predict, argv, prog="detector predict", examples=PREDICT_EXAMPLES)
-
-
-def parse_benchmark(argv: Sequence[str]) -> Benchmark:
-    return parse(Benchmark, argv, prog="detector benchmark", examples=BENCHMARK_EXAMPLES)
 
 
 def config_of(options: Train) -> RunConfig:
@@ -268,6 +252,8 @@ def _own_options(options: Train) -> dict[str, object]:
         "data.image_size": options.image_size,
         "data.batch_size": options.batch_size,
         "data.workers": options.workers,
+        "data.cache": options.cache,
+        "compile": options.compile or None,
         "optim.lr": options.lr,
         "seed": options.seed,
     }
@@ -279,10 +265,12 @@ def _own_options(options: Train) -> dict[str, object]:
     return given
 
 
-def parse(form: type[Options], argv: Sequence[str], *, prog: str, examples: str) -> Options:
-    """Fill a form; --help and a usage error leave through SystemExit."""
+def parse(form: Any, argv: Sequence[str], *, prog: str, examples: str, about: str | None = None) -> Any:
+    """Read the words after a command into its form, or into one of several."""
     try:
-        return tyro.cli(form, prog=prog, args=argv, config=(conf.FlagCreatePairsOff, conf.DisallowNone))
+        return tyro.cli(
+            form, prog=prog, args=argv, description=about, config=(conf.FlagCreatePairsOff, conf.DisallowNone)
+        )
     except SystemExit as stop:
         if not stop.code:  # --help was asked for and has been printed
             sys.stdout.write(examples)

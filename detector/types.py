@@ -93,14 +93,14 @@ class Targets:
     boxes: Tensor  # float32 [B, M, 4] xyxy canvas pixels
     labels: Tensor  # int64 [B, M]
     is_object: Tensor  # bool [B, M]
-    is_crowd: Tensor  # bool [B, M], never true together with is_object
+    is_crowd: Tensor | None = None  # bool [B, M], never true together with is_object; None where no row is one
 
     def to(self, device: torch.device) -> Self:
         return type(self)(
             boxes=self.boxes.to(device, non_blocking=True),
             labels=self.labels.to(device, non_blocking=True),
             is_object=self.is_object.to(device, non_blocking=True),
-            is_crowd=self.is_crowd.to(device, non_blocking=True),
+            is_crowd=None if self.is_crowd is None else self.is_crowd.to(device, non_blocking=True),
         )
 
 
@@ -133,7 +133,7 @@ class Batch:
                 boxes=t.boxes.pin_memory(),
                 labels=t.labels.pin_memory(),
                 is_object=t.is_object.pin_memory(),
-                is_crowd=t.is_crowd.pin_memory(),
+                is_crowd=None if t.is_crowd is None else t.is_crowd.pin_memory(),
             ),
             indices=self.indices,
             placements=self.placements,

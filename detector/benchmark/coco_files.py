@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,7 +115,7 @@ def _annotations(rng: np.random.Generator, truth: Truth, *, polygons: bool) -> I
     for number, (is_crowd, area, image, box, category) in enumerate(rows, start=1):
         segmentation = ""
         if polygons:
-            outline: list[float] = np.round(circle * box[2:] + box[:2], 2).ravel().tolist()
+            outline = cast("list[float]", np.round(circle * box[2:] + box[:2], 2).ravel().tolist())
             segmentation = f'"segmentation": [{outline}], '
         yield (
             f'{{{segmentation}"area": {area}, "iscrowd": {is_crowd}, "image_id": {image}, "bbox": {box}, '

@@ -36,6 +36,13 @@ class Environment:
             commit=_commit(),
         )
 
+    def text(self) -> str:
+        """One line for people."""
+        return (
+            f"{self.device} ({self.cpu}, {self.threads} threads, load {self.load:.1f}), torch {self.torch_version}, "
+            f"commit {self.commit or 'unknown'}"
+        )
+
 
 def _cpu() -> str:
     try:

@@ -218,7 +218,6 @@ def synthetic_batch(settings: Settings, seed: int) -> Batch:
             boxes=torch.cat((corner, corner + sides), dim=-1),
             labels=torch.randint(0, settings.num_classes, shape, generator=generator),
             is_object=is_object,
-            is_crowd=~is_object,
         ),
         indices=torch.arange(shape[0]),
         placements=(),

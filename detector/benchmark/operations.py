@@ -27,6 +27,8 @@ _WAITING = {
     "aten::repeat_interleave",
     "torchvision::nms",
 }
+# Marks for profilers, and questions about types.
+_NO_WORK = ("profiler::", "aten::promote_types")
 _INDEXING = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_unsafe_index", "aten::_index_put_impl_"}
 
 
@@ -85,7 +87,7 @@ class Operations(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name = str(func._schema.name)
-        if not _is_view(func):
+        if not _is_view(func) and not name.startswith(_NO_WORK):
             self.counts.setdefault(self._here(), Counter())[name] += 1
         if name in _WAITING or (name in _INDEXING and _has_mask(args[1])):
             self.waits[name] += 1

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
-from detector.benchmark import coco_files, rivals
-from detector.benchmark.rivals import Measured, Report
+from detector.benchmark import coco_files, contest
+from detector.benchmark.contest import Measured, Report
 from detector.data import coco
 from detector.data.columns import Columns
 
@@ -45,10 +45,10 @@ def measure(settings: Settings, say: Callable[[str], None]) -> Report:
         )
         images.mkdir()
         (images / f"{0:012d}.jpg").touch()  # with no image at all, the folder would be refused as the wrong one
-        return rivals.compare(
+        return contest.compare(
             "a file read, and every box, label and crowd flag to be equal",
             dataclasses.asdict(settings) | {"mega_bytes": path.stat().st_size // 10**6},
-            lambda way: rivals.run_child(__spec__.name, [way, str(path), str(images)]),
+            lambda way: contest.run_child(__spec__.name, [way, str(path), str(images)]),
             ways=WAYS,
             reference="pycocotools",
             rounds=settings.rounds,
@@ -59,8 +59,8 @@ def measure(settings: Settings, say: Callable[[str], None]) -> Report:
 def run(way: str, path: Path, images: Path) -> Measured:
     """One way, in this process."""
     if way == "detector":
-        return rivals.measured(lambda: coco.read(path, images), _of_columns)
-    return rivals.measured(lambda: _by_pycocotools(path), _of_index)
+        return contest.measured(lambda: coco.read(path, images), _of_columns)
+    return contest.measured(lambda: _by_pycocotools(path), _of_index)
 
 
 def _by_pycocotools(path: Path) -> COCO:
@@ -96,4 +96,4 @@ def _found(*columns: NDArray[Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    rivals.print_measured(run(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])))
+    contest.print_measured(run(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])))

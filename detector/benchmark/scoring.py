@@ -13,8 +13,8 @@ from typing import Any
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detector.benchmark import coco_files, rivals
-from detector.benchmark.rivals import Measured, Report
+from detector.benchmark import coco_files, contest
+from detector.benchmark.contest import Measured, Report
 from detector.evaluate import coco, engines
 from detector.evaluate.coco import Scores
 
@@ -41,10 +41,10 @@ def measure(settings: Settings, say: Callable[[str], None]) -> Report:
         say("writing the files")
         truth = coco_files.write_truth(truth_path, num_images=settings.num_images, num_objects=settings.num_objects)
         coco_files.write_detections(results_path, truth, num_detections=settings.num_detections)
-        return rivals.compare(
+        return contest.compare(
             "scores of two files, and the twelve numbers and the AP of every class to be equal to the last bit",
             dataclasses.asdict(settings),
-            lambda way: rivals.run_child(__spec__.name, [way, str(truth_path), str(results_path)]),
+            lambda way: contest.run_child(__spec__.name, [way, str(truth_path), str(results_path)]),
             ways=WAYS,
             reference="pycocotools",
             rounds=settings.rounds,
@@ -55,8 +55,8 @@ def measure(settings: Settings, say: Callable[[str], None]) -> Report:
 def run(way: str, truth: Path, results: Path) -> Measured:
     """One way, in this process."""
     if way == "detector":
-        return rivals.measured(lambda: coco.score(truth, results), _of_scores)
-    return rivals.measured(lambda: _by_pycocotools(truth, results), _of_evaluation)
+        return contest.measured(lambda: coco.score(truth, results), _of_scores)
+    return contest.measured(lambda: _by_pycocotools(truth, results), _of_evaluation)
 
 
 def _of_scores(scores: Scores) -> dict[str, Any]:
@@ -80,4 +80,4 @@ def _by_pycocotools(truth: Path, results: Path) -> COCOeval:
 
 
 if __name__ == "__main__":
-    rivals.print_measured(run(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])))
+    contest.print_measured(run(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])))

@@ -17,3 +17,6 @@ class Spread:
     @classmethod
     def of(cls, values: Sequence[float]) -> Self:
         return cls(median=statistics.median(values), min=min(values), max=max(values))
+
+    def text(self) -> str:
+        return f"{self.median:.2f} ({self.min:.2f}-{self.max:.2f})"

@@ -3,8 +3,6 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from detector.benchmark import race
-from detector.benchmark.environment import Environment
 from detector.benchmark.heads import RecipeResult, Report, WayResult
 
 _TITLES = {
@@ -13,11 +11,10 @@ _TITLES = {
     "level": "level after level",
     "images": "some images of a level",
 }
-_RACE = {"train": "training step", "infer": "images to detections"}
 _HEADINGS = ("gradients", "held", "", "peak", "", "s", "time")
 
 
-def as_json(report: Report | race.Report) -> dict[str, object]:
+def as_json(report: Report) -> dict[str, object]:
     return dataclasses.asdict(report)
 
 
@@ -25,39 +22,11 @@ def table(report: Report) -> str:
     """One block for each recipe and type; memory in MiB with its reduction, time as a share of joint's."""
     where, what = report.environment, report.settings
     head = [
-        _where(where),
+        where.text(),
         f"batch {what.batch_size} of {what.image_size} x {what.image_size}, {what.num_classes} classes, "
         f"{what.objects_per_image} objects an image, {what.rounds} rounds",
     ]
     return "\n\n".join(["\n".join(head), *(_block(result) for result in report.results)])
-
-
-def race_table(report: race.Report) -> str:
-    """One row for each way; how much faster it is than the first, and whether it says the same."""
-    what = report.settings
-    title = f"{_RACE[what.task]}, batch {what.batch_size} of {what.image_size} x {what.image_size}"
-    lines = [(title, "s", "speed", "other answer", ""), *(_race_cells(row) for row in report.rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    rounds = f"median (least-most) of {what.rounds} rounds in turns, against {race.SHIPPED}"
-    return "\n".join([_where(report.environment), rounds, "", *("  ".join(_aligned(line, widths)) for line in lines)])
-
-
-def _race_cells(row: race.Row) -> tuple[str, ...]:
-    speed = row.speedup
-    return (
-        row.name,
-        f"{row.seconds.median:.3f}",
-        f"{speed.median:.2f} ({speed.min:.2f}-{speed.max:.2f})",
-        f"{row.difference:.1e}",
-        "" if row.same else "DIFFERS",
-    )
-
-
-def _where(where: Environment) -> str:
-    return (
-        f"{where.device} ({where.cpu}, {where.threads} threads, load {where.load:.1f}), torch {where.torch_version}, "
-        f"commit {where.commit or 'unknown'}"
-    )
 
 
 def _block(result: RecipeResult) -> str:

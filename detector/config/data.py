@@ -1,6 +1,7 @@
 """Settings of what the network is shown."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from detector.config.rules import require
 
@@ -31,12 +32,20 @@ class DataConfig:
     batch_size: int = 16
     workers: int | None = None
     """Loader processes; null chooses for the machine. The batches are the same for any number."""
+    cache: Literal["none", "disk"] = "none"
+    """`disk` keeps decoded training images, at the largest size that augmentation shows, for later epochs and runs.
+    They are then resampled twice, so numbers differ a little."""
+    cache_folder: str | None = None
+    """Null: `detector/images` in XDG_CACHE_HOME, else in ~/.cache. Best on a fast local disk."""
+    cache_gigabytes: float = 20.0
+    """Most that the folder holds; what was not used for longest goes first."""
     crops: CropConfig = CropConfig()
 
     def __post_init__(self) -> None:
         require(64 <= self.image_size <= 4096, "data.image_size", "between 64 and 4096", self.image_size)
         require(self.batch_size >= 1, "data.batch_size", ">= 1", self.batch_size)
         require(self.workers is None or self.workers >= 0, "data.workers", ">= 0", self.workers)
+        require(self.cache_gigabytes > 0, "data.cache_gigabytes", "above 0", self.cache_gigabytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,6 +29,8 @@ class RunConfig:
     seed: int = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """`auto`: bfloat16 on CUDA, and on a CPU where a probe shows it faster."""
+    compile: bool = False
+    """Try torch.compile on trunk and heads, and keep it where it is faster. Costs a minute or more at the start."""
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()
     model: ModelConfig = ModelConfig()
@@ -46,6 +48,11 @@ class RunConfig:
     def __post_init__(self) -> None:
         require(0 <= self.seed < 2**63, "seed", "between 0 and 2**63 - 1", self.seed)
         self._check_single_answer()
+        if self.compile and self.memory.checkpoint != "none":
+            raise ConfigError(
+                f"compile and memory.checkpoint = {self.memory.checkpoint} do not go together: "
+                "torch.compile decides by itself what to compute again; leave one out"
+            )
         self._check_balance()
         self._check_stages()
 

@@ -4,13 +4,14 @@ Every number drawn depends on (seed, epoch, index) alone, so that the order of w
 a resumed run change nothing.
 """
 
+import dataclasses
 import math
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,50 +33,102 @@ class Window:
     top_left: tuple[int, int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Colours:
+    """Factors of the four changes, and the order in which they come."""
+
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """All that was drawn for one sample."""
+
+    window: Window
+    shown_hw: tuple[int, int]
+    flip_horizontal: bool
+    flip_vertical: bool
+    colours: Colours | None
+
+
 class Augmenter:
     """Zoom, cut and place; flip; jitter colours.
 
-    Zoom is relative to the fit on `canvas_hw`, whatever part of the canvas is shown.
+    Zoom is relative to the fit on `canvas_hw`, whatever part of the canvas is shown. What is drawn depends on the size
+    of the image alone, so that a reader may know it before it decodes.
     """
 
     def __init__(self, config: AugmentConfig, canvas_hw: tuple[int, int], padding: int) -> None:
         self._config = config
         self._canvas_hw = canvas_hw
         self._padding = padding
-        self._pipeline = _pipeline(config)
+        self._has_colours = any((config.brightness, config.contrast, config.saturation, config.hue))
+        self._jitter = _jitter()
 
     def __call__(self, sample: Sample, rng_key: Key, window_hw: tuple[int, int] | None = None) -> Sample:
-        """The sample on the canvas, or on a part of it of the size `window_hw`.
+        """The sample on the canvas, or on a part of it of the size `window_hw`."""
+        height, width = sample.image.shape[:2]
+        return self.apply(sample, self.draw((height, width), rng_key, window_hw))
+
+    def draw(self, size_hw: tuple[int, int], rng_key: Key, window_hw: tuple[int, int] | None = None) -> Change:
+        """What is to be done to an image of this size."""
+        config = self._config
+        seed, epoch, index = rng_key
+        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(1, epoch, index))))
+        shown_hw = self._canvas_hw if window_hw is None else window_hw
+        fitted = letterbox.fit(size_hw, self._canvas_hw).scale
+        return Change(
+            window=draw_window(rng, config, size_hw, shown_hw, fitted),
+            shown_hw=shown_hw,
+            flip_horizontal=bool(rng.random() < config.horizontal_flip),
+            flip_vertical=bool(rng.random() < config.vertical_flip),
+            colours=_draw_colours(rng, config) if self._has_colours else None,
+        )
+
+    def apply(self, sample: Sample, change: Change) -> Sample:
+        """Do it.
 
         Objects of which less than `min_visibility` is left become regions to ignore; what is left smaller than a pixel
         is gone.
         """
-        seed, epoch, index = rng_key
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(1, epoch, index))))
-        shown_hw = self._canvas_hw if window_hw is None else window_hw
-        fitted = letterbox.fit(_size_hw(sample), self._canvas_hw).scale
-        window = draw_window(rng, self._config, _size_hw(sample), shown_hw, fitted)
+        window = change.window
         cut = cut_out(sample, window, self._config.min_visibility)
-        changed = self._flip_and_jitter(cut, seed=int(rng.integers(2**32)))
+        image = _flip(cut.image, change)
+        if change.colours is not None:
+            c = change.colours
+            image = self._jitter(image, c.brightness, c.contrast, c.saturation, c.hue, list(c.order))
         top, left = window.top_left
-        shift = np.array([left, top, left, top], np.float32)
         return Sample(
-            image=paste(changed.image, shown_hw, window.top_left, self._padding),
-            boxes=changed.boxes + shift,
-            labels=changed.labels,
-            is_crowd=changed.is_crowd,
+            image=paste(image, change.shown_hw, window.top_left, self._padding),
+            boxes=_flip_boxes(cut.boxes, window.size_hw, change) + np.array([left, top, left, top], np.float32),
+            labels=cut.labels,
+            is_crowd=cut.is_crowd,
         )
 
-    def _flip_and_jitter(self, sample: Sample, *, seed: int) -> Sample:
-        self._pipeline.set_random_seed(seed)
-        made = self._pipeline(image=sample.image, bboxes=sample.boxes, rows=np.arange(len(sample.labels)))
-        rows = np.asarray(made["rows"], np.int64)
-        return Sample(
-            image=made["image"],
-            boxes=np.asarray(made["bboxes"], np.float32).reshape(-1, 4),
-            labels=sample.labels[rows],
-            is_crowd=sample.is_crowd[rows],
-        )
+
+def reduction(window: Window) -> int:
+    """The largest power of two, up to 8, by which the image may be reduced first: nothing is enlarged again."""
+    for factor in (8, 4, 2):
+        left, top, right, bottom = _cells(window.source, factor)
+        height, width = window.size_hw
+        if right - left >= width and bottom - top >= height:
+            return factor
+    return 1
+
+
+def reduced(window: Window, factor: int) -> Window:
+    """The same window on an image reduced by `factor`, less the parts of squares at its border."""
+    return window if factor == 1 else dataclasses.replace(window, source=_cells(window.source, factor))
+
+
+def _cells(source: tuple[int, int, int, int], factor: int) -> tuple[int, int, int, int]:
+    """The whole squares inside."""
+    left, top, right, bottom = source
+    return -(-left // factor), -(-top // factor), right // factor, bottom // factor
 
 
 def draw_window(
@@ -126,32 +179,52 @@ def _span(rng: np.random.Generator, size: int, canvas: int, scale: float) -> tup
     return start, start + shown, canvas, 0
 
 
-def _size_hw(sample: Sample) -> tuple[int, int]:
-    height, width = sample.image.shape[:2]
-    return height, width
+def _draw_colours(rng: np.random.Generator, config: AugmentConfig) -> Colours:
+    brightness, contrast, saturation = (
+        1 + spread * (2 * rng.random() - 1) for spread in (config.brightness, config.contrast, config.saturation)
+    )
+    return Colours(
+        brightness=brightness,
+        contrast=contrast,
+        saturation=saturation,
+        hue=config.hue * (2 * rng.random() - 1),
+        order=tuple(rng.permutation(4).tolist()),
+    )
+
+
+def _flip(image: NDArray[np.uint8], change: Change) -> NDArray[np.uint8]:
+    match change.flip_horizontal, change.flip_vertical:
+        case False, False:
+            return image
+        case True, vertical:
+            return np.asarray(cv2.flip(image, -1 if vertical else 1), np.uint8)
+        case False, True:
+            return np.asarray(cv2.flip(image, 0), np.uint8)
+
+
+def _flip_boxes(boxes: NDArray[np.float32], size_hw: tuple[int, int], change: Change) -> NDArray[np.float32]:
+    height, width = size_hw
+    flipped = boxes.copy()
+    if change.flip_horizontal:
+        flipped[:, [0, 2]] = width - boxes[:, [2, 0]]
+    if change.flip_vertical:
+        flipped[:, [1, 3]] = height - boxes[:, [3, 1]]
+    return flipped
 
 
 def _area(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
 
 
-def _pipeline(config: AugmentConfig) -> Any:
+def _jitter() -> Callable[..., NDArray[np.uint8]]:
+    """The change of colours as albumentations makes it, to which the numbers are given.
+
+    Its own pipeline would give each of its transforms the same random numbers: with both flips at 0.5 an image would
+    be turned by half or not at all, and the turned ones would be the dark ones.
+    """
     with _without_update_check():
         import albumentations
-    return albumentations.Compose(
-        [
-            albumentations.HorizontalFlip(p=config.horizontal_flip),
-            albumentations.VerticalFlip(p=config.vertical_flip),
-            albumentations.ColorJitter(
-                brightness=(1 - config.brightness, 1 + config.brightness),
-                contrast=(1 - config.contrast, 1 + config.contrast),
-                saturation=(1 - config.saturation, 1 + config.saturation),
-                hue=(-config.hue, config.hue),
-                p=1.0,
-            ),
-        ],
-        bbox_params=albumentations.BboxParams(format="pascal_voc", label_fields=["rows"], clip=True),
-    )
+    return albumentations.ColorJitter(p=1.0).apply
 
 
 @contextmanager

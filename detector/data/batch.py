@@ -54,5 +54,5 @@ def _pad(samples: Sequence[Sample]) -> Targets:
         boxes=torch.from_numpy(boxes),
         labels=torch.from_numpy(labels),
         is_object=torch.from_numpy(is_object),
-        is_crowd=torch.from_numpy(is_crowd),
+        is_crowd=torch.from_numpy(is_crowd) if is_crowd.any() else None,
     )

@@ -5,6 +5,9 @@ import io
 import stat
 import struct
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -16,15 +19,26 @@ from detector.errors import DataError
 from detector.types import GREY
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_FAST = ("JPEG", "MPO")
 MAX_PIXELS = 100_000_000
 _MAX_BYTES = 1 << 30
 _ORIENTATION = 0x0112
 _END_OF_JPEG = b"\xff\xd9"
 _SENSOR_BITS = (8, 10, 12, 14, 16)
+# What says "grey" here only says how small: OpenCV refuses its BGR flag, which is in the other ones, beside RGB.
+_REDUCED = {8: cv2.IMREAD_REDUCED_GRAYSCALE_8, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2}
 _PILLOW_ERRORS = (OSError, ValueError, SyntaxError, KeyError, IndexError, TypeError, EOFError, OverflowError,
                   struct.error, MemoryError, Image.DecompressionBombError)  # fmt: skip
 
 Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reduced:
+    """Averages over squares of pixels from the top-left corner on; those at the end may lie across it."""
+
+    pixels: Pixels  # [ceil(h / factor), ceil(w / factor), 3] RGB
+    factor: int  # side of a square
 
 
 def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -36,21 +50,69 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     Raises:
         DataError: the file is missing, too large, cut, or no image of a known format.
     """
-    data = _contents(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns of what is refused or repaired here
-        image = _open(path, data, max_pixels)
-        try:
-            pixels = _fast_jpeg(image, data)
-            if pixels is None:
-                pixels = _to_rgb(path, image)
-        except DataError:
-            raise
-        except _PILLOW_ERRORS as error:
-            raise DataError(f"{path}: is damaged or cut ({_first_line(error)}); copy the file again") from error
-        if _is_cut_jpeg(image, data, pixels):
-            raise DataError(f"{path}: is cut in the middle; copy the file again")
-        return _turned(pixels, _orientation(image))
+    return ImageFile(path, max_pixels=max_pixels).pixels()
+
+
+class ImageFile:
+    """An image of which only the size is known so far, where its format says it without decoding."""
+
+    def __init__(self, path: Path, *, max_pixels: int = MAX_PIXELS) -> None:
+        self._path = path
+        self._data = _contents(path)
+        with _silence():
+            self._image = _open(path, self._data, max_pixels)
+        self._decoded: Pixels | None = None
+        if self._image.format in _FAST:
+            self._orientation = _orientation(self._image)
+            width, height = self._image.size
+            self.size_hw = (width, height) if self._orientation >= 5 else (height, width)
+        else:  # a PNG may have its orientation after its pixels
+            self._orientation = 1
+            self._decoded = self._decode(1).pixels
+            self.size_hw = (self._decoded.shape[0], self._decoded.shape[1])
+
+    def pixels(self) -> Pixels:
+        """Every pixel, as `read_image` gives them.
+
+        Raises:
+            DataError: the file is damaged or cut.
+        """
+        return self.reduced(1).pixels
+
+    def reduced(self, largest: int) -> Reduced:
+        """Averages over squares of `largest` by `largest` pixels, or of as many as can be had for less work than all.
+
+        Only a JPEG has a cheap way to its averages.
+
+        Raises:
+            DataError: the file is damaged or cut.
+        """
+        return self._decode(largest) if self._decoded is None else Reduced(pixels=self._decoded, factor=1)
+
+    def _decode(self, largest: int) -> Reduced:
+        with _silence():
+            factor = self._factor(largest)
+            try:
+                pixels = _fast_jpeg(self._image, self._data, factor)
+                if pixels is None:
+                    factor = 1
+                    pixels = _to_rgb(self._path, self._image)
+            except DataError:
+                raise
+            except _PILLOW_ERRORS as error:
+                reason = f"is damaged or cut ({_first_line(error)})"
+                raise DataError(f"{self._path}: {reason}; copy the file again") from error
+            if _is_cut_jpeg(self._image, self._data, pixels, factor):
+                raise DataError(f"{self._path}: is cut in the middle; copy the file again")
+            return Reduced(pixels=_turned(pixels, _orientation(self._image)), factor=factor)
+
+    def _factor(self, largest: int) -> int:
+        # The squares begin at the stored top-left corner: a mirrored image would begin with a part of a square.
+        mirrored = self._orientation not in (1, 5)
+        for factor in _REDUCED:
+            if factor <= largest and not (mirrored and any(side % factor for side in self._image.size)):
+                return factor
+        return 1
 
 
 def image_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -60,11 +122,17 @@ def image_size(path: Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
         DataError: as `read_image`, save for damage behind the header.
     """
     data = _contents(path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _silence():
         image = _open(path, data, max_pixels)
         width, height = image.size
         return (width, height) if _orientation(image) >= 5 else (height, width)
+
+
+@contextmanager
+def _silence() -> Generator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of what is refused or repaired here
+        yield
 
 
 def _contents(path: Path) -> bytes:
@@ -116,25 +184,27 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _fast_jpeg(image: Image.Image, data: bytes) -> Pixels | None:
+def _fast_jpeg(image: Image.Image, data: bytes, reduction: int) -> Pixels | None:
     """OpenCV needs two thirds of Pillow's time for the same pixels, but version 4 says nothing of a cut file."""
-    if image.format not in ("JPEG", "MPO") or image.mode not in ("RGB", "L"):
+    if image.format not in _FAST or image.mode not in ("RGB", "L"):
         return None
     if data[-2:] != _END_OF_JPEG and not data[-64:].rstrip(b"\0\r\n ").endswith(_END_OF_JPEG):
         return None
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-    if pixels is None or pixels.shape != (image.height, image.width, 3):
+    flags = _REDUCED.get(reduction, 0) | cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if pixels is None or pixels.shape != (-(-image.height // reduction), -(-image.width // reduction), 3):
         return None
     return np.asarray(pixels, np.uint8)
 
 
-def _is_cut_jpeg(image: Image.Image, data: bytes, pixels: Pixels) -> bool:
+def _is_cut_jpeg(image: Image.Image, data: bytes, pixels: Pixels, reduction: int) -> bool:
     """Whether a JPEG lacks data although it ends as it should.
 
     Decoders paint what is lacking in mid-grey. A picture may end in that grey as well; so more data is slipped in
     before the end: a whole picture ignores it, a cut one changes.
     """
-    if image.format != "JPEG" or not (pixels[-8:, -8:] == 128).all():
+    block = 8 // reduction
+    if image.format != "JPEG" or not (pixels[-block:, -block:] == 128).all():
         return False
     end = data.rfind(_END_OF_JPEG)
     versions = (data, data[:end] + b"\x5a\xc3" * 512 + data[end:])

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from detector.config import DataConfig, RunConfig
 from detector.data.batch import Item, collate
+from detector.data.cache import ImageCache
 from detector.data.columns import Columns
 from detector.data.dataset import EvaluationSet, Key, Outcome, TrainingSet
 from detector.errors import DataError
@@ -49,8 +50,10 @@ def training_loader(
 
     Raises:
         DataError: no image of the data set can be read.
+        ConfigError: the image cache would lie among the images.
     """
-    dataset = TrainingSet(columns, preprocess, config.augment, config.seed)
+    cache = ImageCache.open(columns, config, preprocess.canvas_hw)
+    dataset = TrainingSet(columns, preprocess, config.augment, config.seed, cache)
     keys = stream(config.seed, len(columns), shapes, first)
     workers = affordable_workers(num_workers(config.data), _largest_batch(config.data, preprocess.canvas_hw))
     return _batches(dataset, keys, workers=workers, pin=pin)
@@ -112,8 +115,13 @@ def num_workers(config: DataConfig) -> int:
     """Loader processes as set, or for this machine: none where they would take the trainer's only cores."""
     if config.workers is not None:
         return config.workers
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 0 if cpus <= 2 else min(8, cpus - 1)
+    cores = num_cores()
+    return 0 if cores <= 2 else min(8, cores - 1)
+
+
+def num_cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def affordable_workers(workers: int, batch_bytes: int) -> int:

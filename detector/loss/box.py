@@ -3,7 +3,6 @@
 What lies outside the mask may be anything, NaN too: it is cut off before the arithmetic, so its gradient is zero.
 """
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,9 +14,9 @@ def smooth_l1(
     predicted: Float[Tensor, "*n 4"], target: Float[Tensor, "*n 4"], mask: Bool[Tensor, "*n"], *, beta: float
 ) -> Float[Tensor, ""]:
     """Smooth L1 of box offsets (Girshick 2015, eq. 3), summed over the four: d**2 / (2 beta) below beta, L1 above."""
-    inside = mask[..., None]
+    outside = ~mask[..., None]
     return F.smooth_l1_loss(
-        torch.where(inside, predicted, 0.0), torch.where(inside, target, 0.0), reduction="sum", beta=beta
+        predicted.masked_fill(outside, 0.0), target.masked_fill(outside, 0.0), reduction="sum", beta=beta
     )
 
 
@@ -25,6 +24,6 @@ def giou(
     predicted: Float[Tensor, "*n 4"], target: Float[Tensor, "*n 4"], mask: Bool[Tensor, "*n"]
 ) -> Float[Tensor, ""]:
     """1 - GIoU of xyxy boxes (Rezatofighi et al. 2019)."""
-    inside = mask[..., None]
-    score = boxes.giou(torch.where(inside, predicted, 0.0), torch.where(inside, target, 0.0))
-    return torch.where(mask, 1 - score, 0.0).sum()
+    outside = ~mask[..., None]
+    score = boxes.giou(predicted.masked_fill(outside, 0.0), target.masked_fill(outside, 0.0))
+    return (1 - score).masked_fill(~mask, 0.0).sum()

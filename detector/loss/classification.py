@@ -70,9 +70,9 @@ def focal(
 ) -> Float[Tensor, ""]:
     """Focal loss (Lin et al. 2017, eq. 5). `alpha` weighs positives, 1 - `alpha` negatives."""
     at_label = _at_label(logits, labels, is_positive)
-    as_positive = alpha * _modulated(-at_label, gamma)
-    as_negative = (1 - alpha) * _modulated(at_label, gamma)
-    return _sum((1 - alpha) * _modulated(logits, gamma), as_positive - as_negative, is_positive, weight)
+    as_positive, as_negative = _modulated(torch.stack((-at_label, at_label)), gamma).unbind()
+    correction = torch.sub(alpha * as_positive, as_negative, alpha=1 - alpha)
+    return _sum(_modulated(logits, gamma), correction, is_positive, weight, negative=1 - alpha)
 
 
 def quality_focal(
@@ -104,9 +104,11 @@ def _at_label(logits: Tensor, labels: Tensor, is_positive: Tensor) -> Tensor:
 def _modulated(logits: Tensor, gamma: float) -> Tensor:
     """p**gamma * -log(1 - p): the loss of a background entry."""
     # The power as an exponential: p**gamma itself has an infinite slope at p = 0 when gamma < 1.
-    return (-gamma * F.softplus(-logits)).exp() * F.softplus(logits)
+    return (gamma * F.logsigmoid(logits)).exp() * F.softplus(logits)
 
 
-def _sum(as_negative: Tensor, correction: Tensor, is_positive: Tensor, weight: Tensor) -> Tensor:
-    per_prior = as_negative.sum(-1) + torch.where(is_positive, correction, 0.0)
+def _sum(
+    as_negative: Tensor, correction: Tensor, is_positive: Tensor, weight: Tensor, *, negative: float = 1.0
+) -> Tensor:
+    per_prior = torch.add(correction.masked_fill(~is_positive, 0.0), as_negative.sum(-1), alpha=negative)
     return (per_prior * weight).sum()

@@ -101,10 +101,9 @@ class HeadLoss:
     def _classification(
         self, logits: Tensor, targets: PriorTargets, weights: Sequence[float], found: Tensor
     ) -> list[Tensor]:
-        zero = logits.new_zeros(())
-        terms = [self._cross_entropy(logits, targets, found) if weights[0] else zero]
+        terms = [self._cross_entropy(logits, targets, found) if weights[0] else logits.new_zeros(())]
         if self.has_teacher:
-            terms.append(self._class_logits(logits, targets) if weights[1] else zero)
+            terms.append(self._class_logits(logits, targets) if weights[1] else logits.new_zeros(()))
         return terms
 
     def _class_logits(self, logits: Tensor, targets: PriorTargets) -> Tensor:
@@ -130,7 +129,7 @@ class HeadLoss:
 
     def _box(self, deltas: Tensor, targets: PriorTargets, weights: Sequence[float], references: Tensor) -> list[Tensor]:
         # Cut off before decoding: whatever the head says elsewhere has no gradient, not even NaN.
-        inside = torch.where(targets.is_positive[..., None], deltas, 0.0)
+        inside = deltas.masked_fill(~targets.is_positive[..., None], 0.0)
         zero = deltas.new_zeros(())
         terms = [zero, zero]
         if weights[0]:

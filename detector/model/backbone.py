@@ -1,7 +1,7 @@
 """ResNet trunk (He et al. 2016), from torchvision."""
 
 from functools import partial
-from typing import assert_never
+from typing import assert_never, cast
 
 import torchvision
 from jaxtyping import Float
@@ -92,7 +92,8 @@ def _block(block: BasicBlock | Bottleneck, folded: Folded, x: Tensor) -> Tensor:
     if isinstance(block, Bottleneck):
         out = folded.conv(block.conv3, block.bn3, F.relu(out, inplace=True))
     if block.downsample is not None:
-        conv, norm = block.downsample
+        conv, norm = cast("nn.Sequential", block.downsample)
+        assert isinstance(conv, nn.Conv2d)
         x = folded.conv(conv, norm, x)
     return F.relu(out.add_(x), inplace=True)
 

@@ -5,7 +5,7 @@ without a pass over the map, and with the gradients of the raw weight and of the
 """
 
 from collections.abc import Iterable
-from typing import TypeGuard
+from typing import TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ class Folded:
         for norm in norms:
             if _is_still(norm):
                 # Apart by whether they learn: the gradient of one must not draw the others into the graph.
-                alike.setdefault((norm.eps, norm.weight.requires_grad), []).append(norm)
+                alike.setdefault((norm.eps, _weight(norm).requires_grad), []).append(norm)
         for (eps, _), group in alike.items():
             self._affine |= _affine(group, eps)
 
@@ -43,10 +43,15 @@ def _is_still(norm: nn.Module) -> TypeGuard[_Norm]:
 
 
 def _affine(norms: list[_Norm], eps: float) -> dict[nn.Module, tuple[Tensor, Tensor]]:
-    widths = [len(norm.weight) for norm in norms]
+    widths = [len(_weight(norm)) for norm in norms]
     weight, bias, mean, var = (
         torch.cat([getattr(norm, name) for norm in norms]) for name in ("weight", "bias", "running_mean", "running_var")
     )
     scale = weight * (var + eps).rsqrt()
     shift = bias - mean * scale
-    return dict(zip(norms, zip(scale.split(widths), shift.split(widths), strict=True), strict=True))
+    scales, shifts = (cast("tuple[Tensor, ...]", parts.split(widths)) for parts in (scale, shift))
+    return dict(zip(norms, zip(scales, shifts, strict=True), strict=True))
+
+
+def _weight(norm: _Norm) -> Tensor:
+    return cast("Tensor", norm.weight)

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 from typing import cast
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from detector.geometry import letterbox
 from detector.model import precision
-from detector.model.decode import CanvasDetections, decode
+from detector.model.decode import CanvasDetections, pack, unpack
 from detector.model.model_file import TrainedModel
 from detector.types import Detections, Placement
 
@@ -27,6 +27,20 @@ def detect(
     Boxes come back in each image's own pixels, clipped to it; scores down to `decode.min_score` are kept. The
     convolutions run in `dtype`, see `precision.resolve`.
     """
+    found = unpack(find_packed(trained, images, placements, dtype=dtype).cpu())
+    return [
+        _to_original(one, placement, trained.label_map.names) for one, placement in zip(found, placements, strict=True)
+    ]
+
+
+def find_packed(
+    trained: TrainedModel,
+    images: UInt8[Tensor, "b 3 h w"],
+    placements: Sequence[Placement],
+    *,
+    dtype: torch.dtype,
+) -> Float[Tensor, "b m columns"]:
+    """All of `detect` that happens on the device, as `decode.pack` writes it."""
     model, config = trained.model, trained.config
     device = next(model.parameters()).device
     canvas_hw = (images.shape[2], images.shape[3])
@@ -40,7 +54,7 @@ def detect(
         prediction = model(images.to(device, non_blocking=True))
     extents = [letterbox.resized_hw(placement, canvas_hw) for placement in placements]
     with torch.inference_mode():
-        found = decode(
+        return pack(
             prediction,
             priors,
             torch.tensor(extents, dtype=torch.float32).to(device, non_blocking=True),
@@ -48,9 +62,6 @@ def detect(
             delta_std=config.model.delta_std,
             config=config.decode,
         )
-    return [
-        _to_original(one, placement, trained.label_map.names) for one, placement in zip(found, placements, strict=True)
-    ]
 
 
 @contextmanager

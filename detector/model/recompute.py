@@ -3,12 +3,12 @@
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import ParamSpec, TypeVar, cast
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm  # pyright: ignore[reportPrivateUsage]
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,7 +26,7 @@ def recomputed(part: nn.Module, function: Callable[P, R], *inputs: P.args, **nam
     if not torch.is_grad_enabled():
         return function(*inputs, **named)
     contexts = partial(_contexts, part)
-    return cast("R", checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts, **named))
+    return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts, **named)
 
 
 def _contexts(part: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:

@@ -49,9 +49,11 @@ class OneModel:
     one_of_classes: bool = False
     max_detections: int = 100
     thresholds: tuple[float, ...] | None = None
+    batch_size: int | None = None
+    """Images that go through the network at once, where it was compiled for that; None is any number."""
 
     @classmethod
-    def of(cls, trained: TrainedModel) -> Self:
+    def of(cls, trained: TrainedModel, *, batch_size: int | None = None) -> Self:
         config = trained.config
         # Other heads may scale the scores.
         plain = all(head.kind in ("classification", "box") for head in config.model.heads)
@@ -63,13 +65,29 @@ class OneModel:
             one_of_classes=plain and config.loss.classification == "categorical",
             max_detections=config.decode.max_detections,
             thresholds=trained.thresholds,
+            batch_size=batch_size,
         )
 
     def find(self, images: Sequence[Pixels]) -> Sequence[Detections]:
         contract = self.preprocess
         placed = [letterbox.place(image, contract.canvas_hw, contract.padding) for image in images]
-        canvases = torch.from_numpy(np.stack([canvas for canvas, _ in placed]))
-        return self.detect(canvases.permute(0, 3, 1, 2), [placement for _, placement in placed])
+        canvases = torch.from_numpy(np.stack([canvas for canvas, _ in placed])).permute(0, 3, 1, 2)
+        placements = [placement for _, placement in placed]
+        size = self.batch_size
+        if size is None:
+            return self.detect(canvases, placements)
+        return [
+            found
+            for start in range(0, len(placed), size)
+            for found in self._detect_filled(canvases[start : start + size], placements[start : start + size], size)
+        ]
+
+    def _detect_filled(self, canvases: Tensor, placements: Sequence[Placement], size: int) -> Sequence[Detections]:
+        """Repeat the last image until the batch is full: another size would be compiled anew."""
+        missing = size - len(placements)
+        if missing:
+            canvases = torch.cat((canvases, canvases[-1:].expand(missing, -1, -1, -1)))
+        return self.detect(canvases, [*placements, *[placements[-1]] * missing])[: len(placements)]
 
 
 class FusedModels:

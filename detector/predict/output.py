@@ -20,6 +20,7 @@ from detector.predict import draw
 from detector.predict.predictor import Detector
 from detector.types import Detections, LabelMap
 
+BATCH_SIZE = 8  # images the model sees at once
 _PREDICTIONS = "predictions.json"
 _JPEG_SIDE = 65_500  # the longest that libjpeg writes
 
@@ -48,7 +49,7 @@ def write(
     *,
     folder: Path | None = None,
     score: float | None = None,
-    batch_size: int = 8,
+    batch_size: int = BATCH_SIZE,
     image_ids: Mapping[Path, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> PredictOutcome:

@@ -1,6 +1,6 @@
 """The Python API: a trained model that finds objects in images."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self, cast
@@ -12,8 +12,9 @@ from torch import Tensor
 
 from detector.data import decode
 from detector.errors import DataError
+from detector.model import compiled, model_file, precision
 from detector.model import device as devices
-from detector.model import model_file
+from detector.model.model_file import TrainedModel
 from detector.predict.finder import Finder, FusedModels, OneModel
 from detector.types import Detections, LabelMap
 
@@ -35,8 +36,23 @@ class Detector:
         self._finder = finder
 
     @classmethod
-    def load(cls, path: str | Path, *more: str | Path, device: str = "auto") -> Self:
+    def load(
+        cls,
+        path: str | Path,
+        *more: str | Path,
+        device: str = "auto",
+        compile_for: int | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> Self:
         """Read a model file, or several whose findings are fused; their classes are matched by name.
+
+        Args:
+            path: The model file.
+            more: Others.
+            device: `auto`, `cpu` or `cuda`.
+            compile_for: Images at once for which torch.compile is tried and kept if it is faster. The first time on a
+                machine this takes a minute or more for each model.
+            say: Told what came of it.
 
         Raises:
             CheckpointError: a file is missing, is something else, or was damaged.
@@ -44,7 +60,7 @@ class Detector:
         """
         target = devices.resolve(device)
         paths = [Path(path), *(Path(other) for other in more)]
-        models = [OneModel.of(model_file.load(one, target)) for one in paths]
+        models = [_one_model(model_file.load(one, target), compile_for, say) for one in paths]
         return cls(models[0] if len(models) == 1 else FusedModels(models, [str(one) for one in paths]))
 
     @property
@@ -107,6 +123,16 @@ class Detector:
         while batch := list(islice(images, batch_size)):
             for found in self._finder.find([read_pixels(image) for image in batch]):
                 yield _at_least(found, least)
+
+
+def _one_model(trained: TrainedModel, compile_for: int | None, say: Callable[[str], None]) -> OneModel:
+    if compile_for is None:
+        return OneModel.of(trained)
+    device = next(trained.model.parameters()).device
+    images = torch.zeros(compile_for, 3, *trained.preprocess.canvas_hw, dtype=torch.uint8, device=device)
+    trial = compiled.for_inference(trained.model, images, dtype=precision.resolve(trained.config.precision, device))
+    say(trial.sentence())
+    return OneModel.of(trained, batch_size=compile_for if trial.pays else None)
 
 
 def read_pixels(image: Any) -> NDArray[np.uint8]:

@@ -14,9 +14,9 @@ from detector.data.columns import Columns
 from detector.errors import ConfigError
 from detector.evaluate.coco import Scores
 from detector.geometry import letterbox
+from detector.model import compiled, model_file, precision, pretrained
 from detector.model import detector as network
 from detector.model import device as devices
-from detector.model import model_file, precision, pretrained
 from detector.model.detector import DetectionModel
 from detector.model.model_file import TrainedModel
 from detector.report import balance
@@ -73,6 +73,8 @@ def train(data: DataPaths, config: RunConfig, *, out: Path | None, init: str, de
     folder = run_folder.create(out, config, facts)
     with Record(folder.path, has_stages=bool(config.stages)) as record:
         _introduce(record, columns, val_columns, trained, loaded, facts)
+        if config.compile:
+            record.say(_compile(trained, target, dtype).sentence())
         outcome = _fit(learner, trained, columns, val_columns, folder, record)
     balance.draw(folder.metrics, folder.balance_plot)
     return outcome
@@ -117,6 +119,12 @@ def _learner(trained: TrainedModel, dtype: torch.dtype) -> Learner:
     path = trained.config.distill.teacher
     teacher = None if path is None else distillation.load(Path(path), trained, dtype=dtype)
     return Learner(trained.model, trained.config, dtype=dtype, teacher=teacher)
+
+
+def _compile(trained: TrainedModel, device: torch.device, dtype: torch.dtype) -> compiled.Trial:
+    shape = schedule.batch_shape(0.0, trained.config.data, trained.preprocess.canvas_hw)
+    images = torch.zeros(shape.size, 3, *shape.window_hw, dtype=torch.uint8, device=device)
+    return compiled.for_training(trained.model, images, dtype=dtype)
 
 
 class _StopRequested(Exception):  # noqa: N818 - not an error

@@ -33,7 +33,7 @@ def assign(targets: Targets, priors: Priors, config: AssignConfig, predicted: Pr
         nothing = torch.zeros(batch, len(priors.boxes), dtype=torch.bool, device=priors.boxes.device)
         is_ignored = torch.full_like(nothing, config.kind == "main")
         return Assignment(matched=nothing.long(), is_positive=nothing, is_ignored=is_ignored)
-    is_ignored = _in_crowd(targets.boxes, targets.is_crowd, priors.boxes)
+    is_between: Tensor | None = None
     kind = "atss" if config.kind == "task_aligned" and predicted is None else config.kind
     match kind:
         case "main":
@@ -61,10 +61,12 @@ def assign(targets: Targets, priors: Priors, config: AssignConfig, predicted: Pr
                 negative_iou=config.negative_iou,
                 rescue=config.rescue,
             )
-            is_ignored |= is_between
         case _:
             assert_never(kind)
-    return Assignment(matched=matched, is_positive=is_positive, is_ignored=is_ignored & ~is_positive)
+    is_ignored = torch.zeros_like(is_positive) if is_between is None else is_between
+    if targets.is_crowd is not None:
+        is_ignored = (is_ignored | _in_crowd(targets.boxes, targets.is_crowd, priors.boxes)) & ~is_positive
+    return Assignment(matched=matched, is_positive=is_positive, is_ignored=is_ignored)
 
 
 def _main(targets: Targets, priors: Priors) -> Assignment:

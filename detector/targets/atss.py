@@ -66,8 +66,8 @@ def _candidates(objects: Float[Tensor, "b m 4"], priors: Priors, num_candidates:
     distance = (x - prior_x).square_() + (y - prior_y).square_()
     start = 0
     nearest: list[Tensor] = []
-    for level in distance.split(priors.level_sizes, dim=-1):
-        size = level.shape[-1]
+    for size in priors.level_sizes:
+        level = distance[..., start : start + size]
         nearest.append(level.topk(min(num_candidates, size), largest=False).indices + start)
         start += size
     return torch.cat(nearest, dim=-1)

@@ -1,6 +1,5 @@
 """Matching by highest overlap (Ren et al. 2015, section 3.1.2; the thresholds of Lin et al. 2017, RetinaNet)."""
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -28,10 +27,11 @@ def match(
     """
     everywhere = priors.boxes.expand(len(objects), -1, -1)
     # Below any overlap: what is not an object is no prior's best.
-    overlaps = torch.where(is_object[..., None], boxes.pairwise_iou(objects, everywhere), -1.0)
+    overlaps = boxes.pairwise_iou(objects, everywhere).masked_fill_(~is_object[..., None], -1.0)
     best, matched = overlaps.max(dim=1)
     is_positive = best >= positive_iou
     if rescue:
         best_of_object = overlaps.amax(dim=2, keepdim=True)
-        is_positive |= ((overlaps == best_of_object) & (best_of_object > 0)).any(dim=1)
+        # An object that overlaps nothing has no best prior.
+        is_positive |= (overlaps == best_of_object.masked_fill_(best_of_object <= 0, 2.0)).any(dim=1)
     return matched, is_positive, (best >= negative_iou) & ~is_positive

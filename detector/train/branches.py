@@ -19,15 +19,11 @@ class Weights:
     """Of one branch in one step."""
 
     terms: tuple[float, ...]
-    values: Tensor  # float32 [terms], the same on the device
-    factor: Tensor  # float32 scalar, what the balancer puts on the whole branch; without gradient
+    on_device: Tensor  # float32 [terms], the same times what the balancer puts on the whole branch; without gradient
 
     @property
     def active(self) -> bool:
         return any(self.terms)
-
-    def total(self, terms: Tensor) -> Tensor:
-        return self.factor * (self.values * terms).sum()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,20 +54,19 @@ class HeadPass:
         for head, found in zip(group, boxes, strict=True):
             if head.name == self.heads.last_box and found is not None:
                 self.found[piece.images, piece.rows] = found
-        value = rows[0].new_zeros((), dtype=torch.float32)
-        terms: list[Tensor] = []
+        sums: list[Tensor] = []
         for i, head in enumerate(group):
-            weights = self.weights[head.name]
-            sums = self.losses[head.name].sums(
-                rows[i],
-                targets,
-                weights.terms,
-                references=references(group, i, boxes, targets.priors),
-                found=self.found[piece.images, piece.rows],
+            sums.append(
+                self.losses[head.name].sums(
+                    rows[i],
+                    targets,
+                    self.weights[head.name].terms,
+                    references=references(group, i, boxes, targets.priors),
+                    found=self.found[piece.images, piece.rows],
+                )
             )
-            terms.append(sums / self.count)
-            value = value + weights.total(terms[-1])
-        return value, torch.cat(terms)
+        terms = torch.cat(sums) / self.count
+        return _weighted([self.weights[head.name] for head in group], terms), terms
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,4 +86,9 @@ class FeaturePass:
             for level, features in zip(piece.levels, inputs[0], strict=True)
         ]
         terms = torch.stack(parts).sum(dim=0) / len(teacher)
-        return self.weights.total(terms), terms
+        return _weighted([self.weights], terms), terms
+
+
+def _weighted(weights: Sequence[Weights], terms: Tensor) -> Tensor:
+    on_device = weights[0].on_device if len(weights) == 1 else torch.cat([one.on_device for one in weights])
+    return torch.dot(on_device.to(terms.dtype), terms)

@@ -58,7 +58,7 @@ class AveragedModel:
             else:
                 average.copy_(value)
         for share, (mine, theirs) in together.items():
-            torch._foreach_lerp_(mine, theirs, share)  # pyright: ignore[reportPrivateUsage]
+            torch._foreach_lerp_(mine, theirs, share)  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]
 
     def restart(self, model: DetectionModel, prefix: str, step: int) -> None:
         """Forget the past of the tensors whose names begin so: after `step` steps they were given new values."""

@@ -16,6 +16,7 @@ from detector.train.learner import Learner
 from detector.train.meter import Meter
 from detector.train.record import EvaluationMetrics, Record
 from detector.train.schedule import Plan
+from detector.train.waiting import Waiting
 from detector.types import Batch, BatchShape
 
 
@@ -76,7 +77,8 @@ def fit(
         DetectorError: the loss is no longer finite.
     """
     plan = schedule.plan(config.length, config.data, num_images=num_images)
-    meter = Meter(record, learner, num_images=num_images, stage_names=[stage.name for stage in config.stages])
+    waiting = Waiting(record, config.data)
+    meter = Meter(record, learner, waiting, num_images=num_images, stage_names=[stage.name for stage in config.stages])
     unreadable: dict[str, None] = {}
     clock = _Clock()
     batches = open_batches(_shapes(plan, clock, config, canvas_hw))
@@ -89,16 +91,15 @@ def fit(
                 # A slow scoring may span several that were due: they are not made up for.
                 keeper.evaluations = plan.evaluations_due(plan.progress(learner.steps, clock.seconds))
                 continue
-            batch = next(batches).to(learner.device)
+            batch = waiting.next(batches).to(learner.device)
             learned = learner.learn(batch, progress, meter.epochs)
             unreadable |= dict.fromkeys(batch.unreadable)
             meter.add(learned, num_images=len(batch.images), progress=progress)
             meter.show_if_due(plan.progress(learner.steps, clock.seconds))
 
-        meter.flush(plan.progress(learner.steps, clock.seconds))
+        meter.finish(plan.progress(learner.steps, clock.seconds))
         keeper.finish(learner, meter.epochs, clock.seconds)
-    names = tuple(unreadable)
-    return Outcome(steps=learner.steps, best=keeper.best, interrupted=keeper.interrupted, unreadable=names)
+    return Outcome(steps=learner.steps, best=keeper.best, interrupted=keeper.interrupted, unreadable=tuple(unreadable))
 
 
 class _Clock:

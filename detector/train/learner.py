@@ -86,7 +86,7 @@ class Learner:
             self._average.update(self._model, self.steps)
         gram = self.objective.junction.gram
         # Free of the stage's weights, whose changes are no progress of the training.
-        losses = self._world.sum(self.objective.base_losses(step.losses, weights)) / self._world.size
+        losses = self._world.mean(self.objective.base_losses(step.losses, weights))
         self.objective.balancer.observe(losses, gram if gram is not None else losses.new_zeros(2 * losses.shape), epoch)
         return Learned(losses=step.losses, branches=step.branches, stage=self.stage, gram=gram)
 

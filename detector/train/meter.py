@@ -13,6 +13,7 @@ from detector.errors import DetectorError
 from detector.train.distillation import FEATURES
 from detector.train.learner import Learned, Learner
 from detector.train.record import BranchMetrics, CosineMetrics, Record, StepMetrics
+from detector.train.waiting import Waiting
 
 SECONDS_BETWEEN_RECORDS = 2.0
 LARGEST_SHARE = 0.9  # of the gradient at the trunk, for a whole epoch; beyond it the other heads barely teach the trunk
@@ -21,11 +22,14 @@ LARGEST_SHARE = 0.9  # of the gradient at the trunk, for a whole epoch; beyond i
 class Meter:
     """No step waits for a number: sums stay on the device until a record is due."""
 
-    def __init__(self, record: Record, learner: Learner, *, num_images: int, stage_names: Sequence[str]) -> None:
+    def __init__(
+        self, record: Record, learner: Learner, waiting: Waiting, *, num_images: int, stage_names: Sequence[str]
+    ) -> None:
         self._record = record
         self._learner = learner
         self._num_images = num_images
         self._stage_names = stage_names
+        self._waiting = waiting
         self._images_seen = 0
         self._start = self._since = time.monotonic()
         self._sums: Tensor | None = None
@@ -73,6 +77,11 @@ class Meter:
         if self._learner.steps == 1 or time.monotonic() - self._since >= SECONDS_BETWEEN_RECORDS:
             self.flush(progress)
 
+    def finish(self, progress: float) -> None:
+        """Record the last steps, and say how long the whole training waited."""
+        self.flush(progress)
+        self._waiting.finish()
+
     def flush(self, progress: float) -> None:
         """Record what was added since the last time.
 
@@ -111,6 +120,7 @@ class Meter:
                 cosines=cosines,
                 lr=self._learner.lr,
                 images_per_second=self._images / max(now - self._since, 1e-9),
+                waiting=self._waiting.close_window(now - self._since),
                 seconds=elapsed,
                 eta_seconds=elapsed * (1 - progress) / progress if progress else None,
             ),

@@ -108,14 +108,11 @@ class Objective(nn.Module):
 
     def base_losses(self, losses: Losses, weights: tuple[float, ...]) -> Tensor:
         """Loss of each branch, float32 [K], with the weights of a run without stages; NaN of one that did not run."""
-        base = self._weights_on(self.base_weights, losses.values.device)
-        parts = [(base[part] * losses.values[part]).sum() for part in self._parts]
-        return torch.stack(
-            [
-                sum_ if any(weights[part]) else sum_.new_tensor(torch.nan)
-                for sum_, part in zip(parts, self._parts, strict=True)
-            ]
-        )
+        sums = self._weights_on(self.base_weights, losses.values.device) @ losses.values
+        is_silent = [not any(weights[part]) for part in self._parts]
+        if any(is_silent):
+            sums = sums.masked_fill(torch.tensor(is_silent).to(sums.device, non_blocking=True), torch.nan)
+        return sums
 
     def _losses_of(
         self,
@@ -128,25 +125,25 @@ class Objective(nn.Module):
     ) -> StepLosses:
         on_device = self._weights_on(weights, levels[0].device)
         factors = self.balancer.weights()
-        by_branch = [
-            Weights(terms=weights[part], values=on_device[part], factor=factor)
-            for part, factor in zip(self._parts, factors.detach(), strict=True)
-        ]
+        balanced = on_device * factors.detach()[:, None]
+        by_branch = [Weights(terms=weights[part], on_device=balanced[k, part]) for k, part in enumerate(self._parts)]
         copies = self.junction.fan_out(levels)
-        terms = torch.zeros(len(weights), device=levels[0].device)
-        total = terms.new_zeros(())
+        values: list[Tensor] = []
+        silent = on_device.new_zeros(len(weights))
+        parts = [silent[part] for part in self._parts]
         works = self._head_works(levels, batch, by_branch, aligned=aligned, lesson=lesson)
         if lesson is not None and by_branch[-1].active:
             works.append(self._feature_work(levels, lesson, by_branch[-1]))
         for work in works:
             value, found = self._run(work, [copies[k] for k in work.branches])
-            total = total + value
+            values.append(value)
             start = 0
             for k in work.branches:
-                end = start + len(by_branch[k].terms)
-                terms[self._parts[k]] = found.detach()[start:end]
-                start = end
-        branches = torch.stack([(w.values * terms[part]).sum() for w, part in zip(by_branch, self._parts, strict=True)])
+                parts[k] = found.detach()[start : start + len(by_branch[k].terms)]
+                start += len(parts[k])
+        terms = torch.cat(parts).float()
+        total = torch.stack(values).sum() if values else on_device.new_zeros(())
+        branches = on_device @ terms
         if any(True for _ in self.balancer.parameters()):
             # The network's gradient came with the values, weighed; what is left is that of learned weights.
             total = total + ((factors - factors.detach()) * branches).sum() + self.balancer.penalty()
@@ -207,10 +204,16 @@ class Objective(nn.Module):
         return sequential.cut(sizes, cells, num_images=len(images), max_cells=limit)
 
     def _weights_on(self, weights: tuple[float, ...], device: torch.device) -> Tensor:
-        """The weights as a tensor, made when they change: a stage keeps them for thousands of steps."""
+        """The weights as a matrix [K, terms], in which each branch has a row and its terms their places.
+
+        Made when they change: a stage keeps them for thousands of steps.
+        """
         if (weights, device) not in self._weights:
             self._weights = dict([*self._weights.items()][-1:])  # those of a fade are used once
-            self._weights[weights, device] = torch.tensor(weights).to(device, non_blocking=True)
+            matrix = torch.zeros(len(self._parts), len(weights))
+            for row, part in zip(matrix, self._parts, strict=True):
+                row[part] = torch.tensor(weights[part])
+            self._weights[weights, device] = matrix.to(device, non_blocking=True)
         return self._weights[weights, device]
 
     def _head_pass(
@@ -228,7 +231,8 @@ class Objective(nn.Module):
         assignment = assign.assign(batch.targets, priors, self._config.assign, predicted)
         # Positives of all processes, shared out: each divides by the same count (and gradients are averaged).
         size = self._world.size
-        count = self._world.sum(assignment.is_positive.sum()).clamp(min=1) / size
+        count = self._world.sum(assignment.is_positive.sum()).clamp(min=1)
+        count = count / size if size > 1 else count
         boxes = encode.matched_boxes(batch.targets, assignment)
         targets = PriorTargets(
             priors=priors.boxes,

@@ -47,6 +47,7 @@ class StepMetrics:
     images_per_second: float
     seconds: float  # since the start of training
     eta_seconds: float | None
+    waiting: float  # share of the time in which the next batch was not there yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detector import cli, options, report_options
+from detector import benchmark_cli, cli, options, report_options
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
@@ -71,7 +71,7 @@ def parse(command: str, argv: list[str]) -> None:
         case "compare":
             report_options.parse_compare(argv)
         case "benchmark":
-            options.parse_benchmark(argv)
+            benchmark_cli.parse(argv)
         case _:
             raise AssertionError(f"no command {command}")
 

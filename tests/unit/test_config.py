@@ -277,6 +277,7 @@ RULES = [
     ("data.image_size", 4097),
     ("data.batch_size", 0),
     ("data.workers", -1),
+    ("data.cache_gigabytes", 0.0),
     ("data.crops.share", 1.1),
     ("data.crops.size", 0),
     ("data.crops.batch_factor", 0),

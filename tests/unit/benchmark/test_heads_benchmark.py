@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from detector import cli, options
+from detector import cli
 from detector.benchmark import heads, text
 from detector.benchmark.heads import Report, Settings
 
@@ -105,8 +105,3 @@ def test_the_command_line(capsys: pytest.CaptureFixture[str], report: Report, mo
     assert asked == [Settings(batch_size=2)]
     assert cli.main(["benchmark", "heads", "--rounds", "0"]) == 2
     assert "--rounds must be at least 1, got 0" in capsys.readouterr().err
-
-
-def test_the_examples_parse() -> None:
-    lines = [line.split() for line in options.BENCHMARK_EXAMPLES.splitlines() if line.startswith("  detector ")]
-    assert [options.parse_benchmark(argv).what for _, _, *argv in lines] == ["heads", "heads"]

@@ -2,6 +2,7 @@ import dataclasses
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector.config import AugmentConfig
-from detector.data.augment import Augmenter, Window, cut_out, draw_window
+from detector.data.augment import Augmenter, Window, cut_out, draw_window, reduced, reduction
 from detector.geometry import letterbox
 from detector.types import Sample
 from tests.unit.data import make
@@ -98,6 +99,72 @@ def test_certain_flips_mirror_image_and_boxes() -> None:
     made = Augmenter(config, CANVAS, 114)(_sample(image, [[10, 20, 60, 90]]), (0, 0, 0))
     np.testing.assert_array_equal(made.image, image[::-1, ::-1])
     np.testing.assert_allclose(made.boxes, [[128 - 60, 96 - 90, 128 - 10, 96 - 20]], atol=1e-4)
+
+
+def test_what_is_drawn_is_independent() -> None:
+    """Both flips, and the brightness beside them: four combinations, as often as each other."""
+    config = AugmentConfig(horizontal_flip=0.5, vertical_flip=0.5)
+    augment = Augmenter(config, CANVAS, 114)
+    drawn = [augment.draw((96, 128), (0, 0, index)) for index in range(1200)]
+    kinds = Counter((change.flip_horizontal, change.flip_vertical) for change in drawn)
+    assert len(kinds) == 4
+    assert min(kinds.values()) > 240
+    colours = [change.colours for change in drawn if change.colours is not None]
+    names = ("brightness", "contrast", "saturation", "hue")
+    values = np.array([[change.flip_horizontal, change.flip_vertical] for change in drawn], float)
+    values = np.concatenate([values, [[getattr(one, name) for name in names] for one in colours]], axis=1)
+    between = np.corrcoef(values.T) - np.eye(6)
+    assert np.abs(between).max() < 0.12
+    for name, spread in zip(names, (0.2, 0.2, 0.2, 0.02), strict=True):
+        of_name = np.array([getattr(one, name) for one in colours]) - (name != "hue")
+        assert 0.97 * spread < np.abs(of_name).max() <= spread
+        assert abs(of_name.mean()) < 0.1 * spread
+    assert len({one.order for one in colours}) == 24
+
+
+def test_colours_are_those_of_albumentations() -> None:
+    import albumentations
+
+    config = dataclasses.replace(STILL, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+    augment = Augmenter(config, CANVAS, 114)
+    image = make.pixels(CANVAS)
+    for index in range(6):
+        colours = augment.draw(CANVAS, (0, 0, index)).colours
+        assert colours is not None
+        made = augment(_sample(image, []), (0, 0, index)).image
+        expected = image
+        for number in colours.order:
+            name = ("brightness", "contrast", "saturation", "hue")[number]
+            ranges = dict.fromkeys(("brightness", "contrast", "saturation"), (1.0, 1.0)) | {"hue": (0.0, 0.0)}
+            ranges[name] = (getattr(colours, name),) * 2
+            expected = albumentations.Compose([albumentations.ColorJitter(**ranges, p=1)])(image=expected)["image"]
+        np.testing.assert_array_equal(made, expected)
+
+
+@settings(max_examples=60)
+@given(
+    size_hw=st.tuples(st.integers(1, 3000), st.integers(1, 3000)),
+    zoom=st.floats(0.02, 3),
+    seed=st.integers(0, 99),
+)
+def test_a_reduction_leaves_enough_pixels_and_the_same_boxes(size_hw: tuple[int, int], zoom: float, seed: int) -> None:
+    config = AugmentConfig(scale=(zoom, zoom), aspect=(0.8, 1.25))
+    fitted = letterbox.fit(size_hw, CANVAS).scale
+    window = draw_window(np.random.default_rng(seed), config, size_hw, CANVAS, fitted)
+    factor = reduction(window)
+    made = reduced(window, factor)
+    left, top, right, bottom = made.source
+    if factor > 1:
+        assert right - left >= window.size_hw[1]
+        assert bottom - top >= window.size_hw[0]
+    assert 0 <= left < right
+    assert right * factor <= size_hw[1]
+    assert bottom * factor <= size_hw[0]
+    # A point of the image comes to rest where it would have without the reduction, but for the lost part of a square.
+    x = np.array([window.source[0], window.source[2]], float)
+    whole = (x - window.source[0]) * window.size_hw[1] / (window.source[2] - window.source[0])
+    less = (x / factor - left) * window.size_hw[1] / (right - left)
+    assert np.abs(whole - less).max() <= 1 + 1e-9
 
 
 def test_padding_keeps_its_grey_whatever_the_colours_do() -> None:

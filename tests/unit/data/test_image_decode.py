@@ -173,6 +173,74 @@ def test_damaged_or_senseless_exif_is_ignored(tmp_path: Path, block: bytes) -> N
     assert decode.image_size(path) == (40, 60)
 
 
+# Reduced decoding
+
+
+def _smooth(size_hw: tuple[int, int]) -> np.ndarray:
+    """No edges, so that every way of averaging gives nearly the same."""
+    y, x = np.mgrid[: size_hw[0], : size_hw[1]]
+    planes = [128 + 90 * np.sin(x / 41 + y / 97), 128 + 90 * np.cos(y / 53), 128 + 90 * np.sin((x - y) / 61)]
+    return np.stack(planes, axis=-1).round().astype(np.uint8)
+
+
+def _averages(pixels: np.ndarray, factor: int) -> np.ndarray:
+    height, width = (side // factor for side in pixels.shape[:2])
+    whole = pixels[: height * factor, : width * factor].astype(np.float64)
+    return whole.reshape(height, factor, width, factor, 3).mean(axis=(1, 3))
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+@pytest.mark.parametrize("size_hw", [(160, 240), (161, 247), (8, 9)])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_jpeg_is_the_average_of_the_whole_one(
+    tmp_path: Path, factor: int, size_hw: tuple[int, int], orientation: int
+) -> None:
+    path = _save(tmp_path / "a.jpg", Image.fromarray(_smooth(size_hw)), quality=98, exif=_exif(orientation))
+    file = decode.ImageFile(path)
+    whole = file.pixels()
+    assert file.size_hw == whole.shape[:2]
+    made = file.reduced(factor)
+    divisible = size_hw == (160, 240)
+    assert made.factor == (factor if divisible or orientation in (1, 5) else 1)
+    assert made.pixels.shape[:2] == tuple(-(-side // made.factor) for side in file.size_hw)
+    expected = _averages(whole, made.factor)
+    found = made.pixels[: expected.shape[0], : expected.shape[1]]
+    assert np.abs(found - expected).mean() < 1.5
+
+
+@pytest.mark.parametrize("options", [{"progressive": True}, {"subsampling": 0}, {"quality": 60}])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_reduction_of_every_kind_of_jpeg(tmp_path: Path, mode: str, options: dict[str, object]) -> None:
+    path = _save(tmp_path / "a.jpg", Image.fromarray(_smooth((160, 240))).convert(mode), **options)
+    file = decode.ImageFile(path)
+    assert file.reduced(4).factor == 4
+    assert np.abs(file.reduced(4).pixels - _averages(file.pixels(), 4)).mean() < 1.5
+
+
+@pytest.mark.parametrize(("largest", "factor"), [(1, 1), (2, 2), (3, 2), (7, 4), (100, 8)])
+def test_reduction_stops_at_what_was_asked(tmp_path: Path, largest: int, factor: int) -> None:
+    assert decode.ImageFile(make.picture(tmp_path / "a.jpg")).reduced(largest).factor == factor
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tiff", "webp"])
+def test_other_formats_are_not_reduced(tmp_path: Path, suffix: str) -> None:
+    path = make.picture(tmp_path / f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
+    made = decode.ImageFile(path).reduced(8)
+    assert made.factor == 1
+    np.testing.assert_array_equal(made.pixels, make.pixels())
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+@pytest.mark.parametrize("with_end", [False, True])
+@pytest.mark.parametrize("share", [0.5, 0.98])
+def test_a_cut_jpeg_is_refused_at_any_reduction(tmp_path: Path, factor: int, with_end: bool, share: float) -> None:
+    data = _jpeg((200, 300))
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data[: int(len(data) * share)] + (b"\xff\xd9" if with_end else b""))
+    with pytest.raises(DataError, match="cut"):
+        decode.ImageFile(path).reduced(factor)
+
+
 # Damage
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from detector.config import CropConfig, DataConfig, RunConfig
 from detector.data import coco, loader
@@ -24,7 +25,7 @@ from detector.data.dataset import Key
 from detector.data.decode import read_image
 from detector.errors import DataError
 from detector.geometry import letterbox
-from detector.types import Batch, BatchShape, Preprocess
+from detector.types import Batch, BatchShape, Preprocess, Targets
 from tests.unit.data import make
 
 PREPROCESS = Preprocess(canvas_hw=(48, 64))
@@ -49,9 +50,13 @@ def _evaluate(columns: Columns, *, batch_size: int = 4, workers: int = 0) -> lis
     return list(loader.evaluation_loader(columns, PREPROCESS, batch_size=batch_size, workers=workers))
 
 
+def _crowd(targets: Targets) -> Tensor:
+    return torch.zeros_like(targets.is_object) if targets.is_crowd is None else targets.is_crowd
+
+
 def _same(a: Batch, b: Batch) -> bool:
     tensors = [
-        (batch.images, batch.indices, t.boxes, t.labels, t.is_object, t.is_crowd)
+        (batch.images, batch.indices, t.boxes, t.labels, t.is_object, _crowd(t))
         for batch, t in ((a, a.targets), (b, b.targets))
     ]
     return all(map(torch.equal, *tensors)) and (a.placements, a.unreadable) == (b.placements, b.unreadable)
@@ -103,14 +108,15 @@ def test_a_training_batch_keeps_the_contract(columns: Columns) -> None:
         assert batch.images.dtype == torch.uint8
         assert batch.images.is_contiguous(memory_format=torch.channels_last)
         targets = batch.targets
+        is_crowd = _crowd(targets)
         assert targets.boxes.shape == (*targets.labels.shape, 4)
-        assert targets.labels.shape[1] == (targets.is_object | targets.is_crowd).sum(dim=1).max().clamp(min=1)
-        assert not (targets.is_object & targets.is_crowd).any()
+        assert targets.labels.shape[1] == (targets.is_object | is_crowd).sum(dim=1).max().clamp(min=1)
+        assert not (targets.is_object & is_crowd).any()
         assert batch.indices.dtype == torch.int64
         assert len(batch.placements) == 4
-        sides = targets.boxes[targets.is_object | targets.is_crowd]
+        sides = targets.boxes[targets.is_object | is_crowd]
         assert (sides[:, 2:] - sides[:, :2] > 0.99).all()
-        assert (targets.boxes[~(targets.is_object | targets.is_crowd)] == 0).all()
+        assert (targets.boxes[~(targets.is_object | is_crowd)] == 0).all()
 
 
 def test_a_batch_of_cut_outs_beside_one_of_whole_canvases(columns: Columns) -> None:
@@ -160,7 +166,7 @@ def test_a_batch_without_objects_has_one_empty_row(tmp_path: Path) -> None:
     for batch in _train(coco.read(*make.dataset(tmp_path, 3, objects=0)), 2):
         assert batch.targets.boxes.shape == (4, 1, 4)
         assert not batch.targets.is_object.any()
-        assert not batch.targets.is_crowd.any()
+        assert batch.targets.is_crowd is None
 
 
 def test_a_data_set_smaller_than_a_batch(tmp_path: Path) -> None:

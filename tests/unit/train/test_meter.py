@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from detector.config import DataConfig
 from detector.errors import DetectorError
 from detector.train.learner import Learned, Learner
 from detector.train.meter import Meter
 from detector.train.record import Record
+from detector.train.waiting import Waiting
 from detector.types import Losses
 from tests.unit.train import make
 
@@ -40,7 +42,7 @@ def write(
     learning = learner(changes)
     learning.steps = len(steps)
     with Record(folder) as record:
-        meter = Meter(record, learning, num_images=num_images, stage_names=["one"])
+        meter = Meter(record, learning, Waiting(record, DataConfig()), num_images=num_images, stage_names=["one"])
         for step in steps:
             meter.add(step, num_images=2, progress=0.5)
         meter.flush(0.5)
@@ -95,7 +97,7 @@ def test_the_weights_are_those_of_the_balancer(tmp_path: Path) -> None:
 def test_nothing_is_written_twice(tmp_path: Path) -> None:
     learning = learner()
     with Record(tmp_path) as record:
-        meter = Meter(record, learning, num_images=4, stage_names=[])
+        meter = Meter(record, learning, Waiting(record, DataConfig()), num_images=4, stage_names=[])
         meter.flush(0.0)
         learning.steps = 1
         meter.add(learned([[1.0, 0.0], [0.0, 1.0]]), num_images=2, progress=0.5)
@@ -143,7 +145,7 @@ def test_a_warning_is_for_a_whole_epoch(tmp_path: Path, grams: list[Any], num_im
 
 def test_a_record_is_of_one_stage(tmp_path: Path) -> None:
     with Record(tmp_path) as record:
-        meter = Meter(record, learner(), num_images=100, stage_names=["one", "two"])
+        meter = Meter(record, learner(), Waiting(record, DataConfig()), num_images=100, stage_names=["one", "two"])
         for stage, loss in ((0, 1.0), (0, 3.0), (1, 7.0)):
             meter.add(learned(None, (loss, 0.0, 0.0), stage), num_images=2, progress=0.5)
         meter.flush(0.5)
@@ -156,7 +158,7 @@ def run_epoch(folder: Path, weight: float) -> tuple[float, str]:
     learning = learner({"model.heads.box.weight": weight})
     folder.mkdir()
     with Record(folder) as record:
-        meter = Meter(record, learning, num_images=6, stage_names=[])
+        meter = Meter(record, learning, Waiting(record, DataConfig()), num_images=6, stage_names=[])
         for step in range(2):
             meter.add(learning.learn(make.batch(seed=step), 0.0), num_images=3, progress=0.5)
         meter.flush(0.5)

@@ -20,6 +20,7 @@ STEP = StepMetrics(
     lr=0.001,
     images_per_second=12.34,
     seconds=60,
+    waiting=0.0,
     eta_seconds=3725,
 )
 

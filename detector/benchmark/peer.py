@@ -1,9 +1,9 @@
 """torchvision's RetinaNet and ours with the same weights and the same inputs."""
 
 import math
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -102,13 +102,6 @@ def optimizer(model: RetinaNet) -> torch.optim.Optimizer:
     return torch.optim.SGD(learning, lr=_RATE, momentum=0.9, weight_decay=1e-4)
 
 
-@contextmanager
-def autocast(device: torch.device, dtype: torch.dtype) -> Generator[None]:
-    low = dtype != torch.float32
-    with torch.autocast(device.type, dtype if low else None, enabled=low):
-        yield
-
-
 @torch.no_grad()
 def _randomise(model: nn.Module) -> None:
     """Statistics of the norms that keep activations of moderate size through all blocks."""
@@ -123,13 +116,16 @@ def _randomise(model: nn.Module) -> None:
 @torch.no_grad()
 def _calibrate(model: RetinaNet, image_size: int, device: torch.device) -> None:
     """Scale the class outputs until about `_PASSING` scores of an image pass, and box outputs to moderate offsets."""
-    output, boxes = model.head.classification_head.cls_logits, model.head.regression_head.bbox_reg
+    output = cast("nn.Conv2d", model.head.classification_head.cls_logits)
+    boxes = cast("nn.Conv2d", model.head.regression_head.bbox_reg)
     for layer in (output, boxes):
         nn.init.normal_(layer.weight, std=0.01)
     model.eval()
     images = inputs(1, image_size, device).images
-    features = list(model.backbone(model.transform(images)[0].tensors).values())
-    said = model.head(features)
+    canvases = model.transform(images)[0].tensors
+    features = cast("dict[str, Tensor]", model.backbone(canvases))
+    said = cast("dict[str, Tensor]", model.head(list(features.values())))
+    assert output.bias is not None
     bias = output.bias[0]
     spread = (said["cls_logits"] - bias).flatten()
     wanted = math.log(_MIN_SCORE / (1 - _MIN_SCORE)) - bias

@@ -1,16 +1,17 @@
-"""Ways of doing the same work side by side: each run in a process of its own, in rounds that take turns.
+"""Ways of doing the same work side by side, in rounds that take turns: times, memory, and whether all find the same.
 
-A child writes what it measured and what it found as one JSON object; ways that find something else are marked so.
+A way that must not see another's memory runs in a process of its own, which writes what it measured as one JSON object.
 """
 
 import dataclasses
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ from detector.benchmark.spread import Spread
 from detector.errors import DetectorError
 
 Made = TypeVar("Made")
+_HEADINGS = ("", "s", "times as fast", "CPU s", "times as fast", "MiB", "share", "answer")
 _RESET_PEAK = "5"  # what Linux takes to forget a process's highest memory so far
 
 
@@ -47,8 +49,9 @@ class WayResult:
     cpu_seconds: Spread  # less disturbed by other work on the machine
     cpu_speed_up: Spread
     memory_share: float | None  # of the reference
-    is_equal: bool
-    largest_difference: float  # of any number found, from the reference
+    is_equal: bool  # as nearly as the benchmark asks
+    largest_difference: float  # from the reference, in the benchmark's own measure
+    found: Mapping[str, Any]  # in the first round
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +63,22 @@ class Report:
     settings: Mapping[str, object]
     reference: str
     ways: Mapping[str, WayResult]
+
+    @property
+    def title(self) -> str:
+        """What was measured, how large and against whom."""
+        numbers = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in self.settings.items())
+        return f"{self.what}: {numbers}; median (least-most), times as fast as {self.reference}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Equality:
+    """What it means to find the same."""
+
+    distance: Callable[[Mapping[str, Any], Mapping[str, Any]], float]
+    """Of what two ways found; infinite where no number tells."""
+    tolerances: Mapping[str, float]
+    """Largest distance of each way from the reference; 0 for one that is not named."""
 
 
 def measured(work: Callable[[], Made], describe: Callable[[Made], Mapping[str, Any]]) -> Measured:
@@ -117,27 +136,31 @@ def compare(
     reference: str,
     rounds: int,
     say: Callable[[str], None],
+    device: torch.device | None = None,
+    equality: Equality | None = None,
 ) -> Report:
     """Run every way once a round; each round begins with another way, so that none is always the first."""
-    environment = Environment.here(torch.device("cpu"))
+    environment = Environment.here(device or torch.device("cpu"))
+    equality = equality or Equality(distance=difference, tolerances={})
     runs: dict[str, list[Measured]] = {way: [] for way in ways}
     for i in range(rounds):
         shift = i % len(ways)
         for way in (*ways[shift:], *ways[:shift]):
             one = run(way)
             runs[way].append(one)
-            say(f"round {i + 1} of {rounds}: {way}: {one.seconds:.2f} s")
+            say(f"round {i + 1} of {rounds}: {way}: {one.seconds:.3f} s")
     return Report(
         environment=environment,
         what=what,
         settings=settings,
         reference=reference,
-        ways={way: _result(of_way, runs[reference]) for way, of_way in runs.items()},
+        ways={way: _result(way, of_way, runs[reference], equality) for way, of_way in runs.items()},
     )
 
 
-def _result(runs: Sequence[Measured], base: Sequence[Measured]) -> WayResult:
+def _result(way: str, runs: Sequence[Measured], base: Sequence[Measured], equality: Equality) -> WayResult:
     peak, base_peak = _median_peak(runs), _median_peak(base)
+    largest = max(equality.distance(run.found, base[0].found) for run in runs)
     return WayResult(
         seconds=Spread.of([run.seconds for run in runs]),
         peak_bytes=peak,
@@ -145,8 +168,9 @@ def _result(runs: Sequence[Measured], base: Sequence[Measured]) -> WayResult:
         cpu_seconds=Spread.of([run.cpu_seconds for run in runs]),
         cpu_speed_up=Spread.of([other.cpu_seconds / run.cpu_seconds for run, other in zip(runs, base, strict=True)]),
         memory_share=None if peak is None or not base_peak else peak / base_peak,
-        is_equal=all(run.found == base[0].found for run in runs),
-        largest_difference=max(difference(run.found, base[0].found) for run in runs),
+        is_equal=largest <= equality.tolerances.get(way, 0.0),
+        largest_difference=largest,
+        found=runs[0].found,
     )
 
 
@@ -156,11 +180,14 @@ def _median_peak(runs: Sequence[Measured]) -> int | None:
 
 
 def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> float:
-    """The largest one between lists of numbers under the same key; other values count in `is_equal` alone."""
+    """The largest one between lists of numbers under the same key; infinite if other values differ."""
     largest = 0.0
-    for key in (key for key, value in wanted.items() if isinstance(value, list)):
-        pairs: list[tuple[float, float]] = list(zip(found[key], wanted[key], strict=True))
-        largest = max([largest, *(abs(a - b) for a, b in pairs)])
+    for key, value in wanted.items():
+        if isinstance(value, list):
+            pairs: list[tuple[float, float]] = list(zip(found[key], wanted[key], strict=True))
+            largest = max([largest, *(abs(a - b) for a, b in pairs)])
+        elif found[key] != value:
+            return math.inf
     return largest
 
 
@@ -170,25 +197,26 @@ def as_json(report: Report) -> dict[str, object]:
 
 def table(report: Report) -> str:
     """A line for each way."""
-    where = report.environment
-    numbers = ", ".join(f"{key} {value}" for key, value in report.settings.items())
-    lines = [
-        f"{where.cpu}, load {where.load:.1f}, commit {where.commit or 'unknown'}",
-        f"{report.what}: {numbers}",
-        "",
-        f"{'':<12}{'s':>8}  {'times as fast':>22}{'CPU s':>8}  {'times as fast':>22}{'MiB':>7}{'share':>7}  numbers",
-    ]
-    return "\n".join([*lines, *(_line(way, result) for way, result in report.ways.items())])
+    cells = [_HEADINGS, *((way, *_cells(result)) for way, result in report.ways.items())]
+    used = [i for i in range(len(_HEADINGS)) if i == 0 or any(line[i] not in ("", _HEADINGS[i]) for line in cells)]
+    lines = [[line[i] for i in used] for line in cells]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(used))]
+    rows = ("  ".join(_aligned(line, widths)).rstrip() for line in lines)
+    return "\n".join([report.environment.text(), report.title, "", *rows])
 
 
-def _line(way: str, result: WayResult) -> str:
-    mib = "-" if result.peak_bytes is None else f"{result.peak_bytes / 2**20:.0f}"
-    share = "-" if result.memory_share is None else f"{result.memory_share:.3f}"
-    same = "equal" if result.is_equal else f"DIFFERENT, by up to {result.largest_difference:.1e}"
-    wall = f"{result.seconds.median:>8.2f}  {_range(result.speed_up):>22}"
-    cpu = f"{result.cpu_seconds.median:>8.2f}  {_range(result.cpu_speed_up):>22}"
-    return f"{way:<12}{wall}{cpu}{mib:>7}{share:>7}  {same}"
+def _aligned(line: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
+    for i, (cell, width) in enumerate(zip(line, widths, strict=True)):
+        yield cell.rjust(width) if i else cell.ljust(width)
 
 
-def _range(spread: Spread) -> str:
-    return f"{spread.median:.1f} ({spread.min:.1f}-{spread.max:.1f})"
+def _cells(result: WayResult) -> tuple[str, ...]:
+    return (
+        f"{result.seconds.median:.3f}",
+        result.speed_up.text(),
+        f"{result.cpu_seconds.median:.3f}",
+        result.cpu_speed_up.text(),
+        "" if result.peak_bytes is None else f"{result.peak_bytes / 2**20:.0f}",
+        "" if result.memory_share is None else f"{result.memory_share:.3f}",
+        f"{'same' if result.is_equal else 'DIFFERS'} ({result.largest_difference:.1e})",
+    )

@@ -1,0 +1,14 @@
+"""What a command says at its end."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What a command has to say, for people and for programs."""
+
+    text: str
+    values: Mapping[str, object]
+    warnings: tuple[str, ...] = ()
+    exit_code: int = 0
