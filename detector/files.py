@@ -27,6 +27,11 @@ def written_whole(path: Path, *, durable: bool = True) -> Generator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def cache_folder() -> Path:
     """Where this program keeps what it can make again; nothing of the user's is there."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
@@ -42,8 +47,3 @@ def sync(path: Path) -> None:
         os.fsync(opened)
     finally:
         os.close(opened)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

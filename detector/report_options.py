@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from tyro import conf
 
 from detector import options
-from detector.options import AsJson, Debug, Device, Imports
+from detector.options import AsJson, Debug, Device, Imports, shown
 
 REPORT_EXAMPLES = """\
 examples:
@@ -27,15 +27,13 @@ examples:
 class Report:
     """Write one HTML file about a run: scores, errors, pictures, data, training."""
 
-    run: Annotated[Path, conf.Positional, conf.arg(metavar="RUN", help_behavior_hint="")]
+    run: Annotated[Path, conf.Positional, shown("RUN")]
     """Folder of a training run, or a model file."""
-    data: Annotated[
-        Path | None, conf.Positional, conf.arg(metavar="[DATA]", help_behavior_hint="(default: the data of the run)")
-    ] = None
+    data: Annotated[Path | None, conf.Positional, shown("[DATA]", "(default: the data of the run)")] = None
     """Data set folder."""
     split: Literal["train", "val", "test"] = "val"
     """Part of the data set."""
-    out: Annotated[Path | None, conf.arg(metavar="FILE", help_behavior_hint="(default: report.html in RUN)")] = None
+    out: Annotated[Path | None, shown("FILE", "(default: report.html in RUN)")] = None
     """The HTML file. The labels to look at go beside it, as COCO JSON."""
     device: Device = "auto"
     imports: Imports = ()
@@ -47,17 +45,15 @@ class Report:
 class Compare:
     """Say whether the second of two models is better, and where they differ."""
 
-    first: Annotated[Path, conf.Positional, conf.arg(metavar="A", help_behavior_hint="")]
+    first: Annotated[Path, conf.Positional, shown("A")]
     """Folder of a training run, or a model file."""
-    second: Annotated[Path, conf.Positional, conf.arg(metavar="B", help_behavior_hint="")]
+    second: Annotated[Path, conf.Positional, shown("B")]
     """The other."""
-    data: Annotated[
-        Path | None, conf.Positional, conf.arg(metavar="[DATA]", help_behavior_hint="(default: the data of A)")
-    ] = None
+    data: Annotated[Path | None, conf.Positional, shown("[DATA]", "(default: the data of A)")] = None
     """Data set folder."""
     split: Literal["train", "val", "test"] = "val"
     """Part of the data set."""
-    out: Annotated[Path | None, conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    out: Annotated[Path | None, shown("FILE")] = None
     """HTML file with the pictures that flipped."""
     device: Device = "auto"
     imports: Imports = ()

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,10 +126,10 @@ def _greedy(overlaps: NDArray[np.float64], is_crowd: NDArray[np.bool_]) -> NDArr
     last = len(is_crowd) - 1
     # A row that reaches no column at the lowest threshold meets nothing.
     for row in np.flatnonzero((overlaps >= needed[0]).any(axis=1)).tolist():
-        overlap = overlaps[row]
+        overlap: NDArray[np.float64] = overlaps[row]
         fits = is_free & (overlap >= needed)
         # A crowd region is met only where no object is.
-        wish = cast("NDArray[np.float64]", np.where(is_crowd, overlap - 2, overlap))
+        wish = overlap - 2 * is_crowd
         value = np.where(fits, wish, -np.inf)
         best = last - np.argmax(value[:, ::-1], axis=1)
         hit = fits[steps, best]

@@ -23,10 +23,10 @@ from detector.config import CropConfig, DataConfig, RunConfig
 from detector.data import coco, dataset, loader
 from detector.data.columns import Columns
 from detector.data.dataset import Key
-from detector.data.decode import read_image
+from detector.data.decode import ImageFile, read_image
 from detector.errors import DataError
 from detector.geometry import letterbox
-from detector.types import Batch, BatchShape, Preprocess, Sample, Targets
+from detector.types import Batch, BatchShape, Preprocess, Targets
 from tests.unit.data import make
 
 PREPROCESS = Preprocess(canvas_hw=(48, 64))
@@ -247,15 +247,15 @@ def test_an_image_of_another_size_than_the_file_says_is_not_trusted(tmp_path: Pa
 
 def _once(marker: Path, monkeypatch: pytest.MonkeyPatch, row: int, fault: Callable[[], object]) -> None:
     """Let the fault strike the process that reads `row` first."""
-    read = dataset.load_sample
+    read = dataset._open
 
-    def load(columns: Columns, wanted: int) -> Sample:
+    def load(columns: Columns, wanted: int) -> ImageFile:
         if wanted == row and not marker.exists():
             marker.touch()
             fault()
         return read(columns, wanted)
 
-    monkeypatch.setattr(dataset, "load_sample", load)
+    monkeypatch.setattr(dataset, "_open", load)
 
 
 @pytest.mark.parametrize("fault", ["killed", "hangs"])
@@ -274,7 +274,7 @@ def test_a_lost_process_loses_and_repeats_no_batch(
 
 def test_an_image_that_kills_every_process_is_named(columns: Columns, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "_LOOK_EVERY", 0.2)
-    monkeypatch.setattr(dataset, "load_sample", lambda columns, row: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(dataset, "_open", lambda columns, row: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(DataError, match=r"made the batch of .*\.jpg.*, 3 times in a row; .*--workers 0"):
         _train(columns, 2, workers=1)
 

@@ -124,7 +124,7 @@ def test_a_step_that_was_left_out_does_not_count(tmp_path: Path, value: float) -
 
 def test_without_a_finite_step_there_is_no_row(tmp_path: Path) -> None:
     with Record(tmp_path) as record:
-        meter = Meter(record, learner(), num_images=100, stage_names=[])
+        meter = Meter(record, learner(), Waiting(record, DataConfig()), num_images=100, stage_names=[])
         meter.add(learned(None, (1.0, 1.0, float("nan"))), num_images=2, progress=0.5)
         meter.flush(0.5)
     assert (tmp_path / "metrics.jsonl").read_text() == ""
