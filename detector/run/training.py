@@ -182,6 +182,8 @@ def _fit(
         start = past.state if past else None
         outcome = _attempts(attempt, learner, store, material.identity, record, trained.config, start)
     except OSError as error:
+        if not folder.path.exists():
+            raise DetectorError(f"{folder.path}: the run folder is gone") from error
         raise DetectorError(f"{folder.path}: cannot be written ({error.strerror or error}); make room") from error
     for reason in outcome.unreadable:
         record.say(f"left out of training: {reason}")

@@ -61,7 +61,7 @@ def write(
     Raises:
         OSError: the disk is full.
     """
-    targets = suspect.batch.targets
+    batch = suspect.batch.to(torch.device("cpu"))
     content = {
         "format": FORMAT,
         "config": config_file.dump(trained.config),
@@ -73,9 +73,9 @@ def write(
         "stage": suspect.stage,
         "lr": suspect.lr,
         "files": list(images),
-        "images": suspect.batch.images.cpu(),
-        "targets": {field.name: getattr(targets, field.name).cpu() for field in dataclasses.fields(targets)},
-        "indices": suspect.batch.indices.cpu(),
+        "images": batch.images,
+        "targets": {field.name: getattr(batch.targets, field.name) for field in dataclasses.fields(batch.targets)},
+        "indices": batch.indices,
         "objective": {name: tensor.cpu() for name, tensor in learner.objective.state_dict().items()},
     }
     path = folder / f"nonfinite-step-{suspect.step}.pt"
