@@ -182,9 +182,7 @@ def _fit(
         start = past.state if past else None
         outcome = _attempts(attempt, learner, store, material.identity, record, trained.config, start)
     except OSError as error:
-        if not folder.path.exists():
-            raise DetectorError(f"{folder.path}: the run folder is gone") from error
-        raise DetectorError(f"{folder.path}: cannot be written ({error.strerror or error}); make room") from error
+        raise DetectorError(_why_not_written(folder, error)) from error
     for reason in outcome.unreadable:
         record.say(f"left out of training: {reason}")
     return TrainOutcome(
@@ -199,6 +197,12 @@ def _fit(
             else ()
         ),
     )
+
+
+def _why_not_written(folder: RunFolder, error: OSError) -> str:
+    if not folder.path.exists():
+        return f"{folder.path}: the run folder is gone"
+    return f"{folder.path}: cannot be written ({error.strerror or error}); make room"
 
 
 def _task(trained: TrainedModel, material: Material, device: torch.device) -> Task:
