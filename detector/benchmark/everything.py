@@ -81,7 +81,8 @@ class _Book:
             _rewrite(self.settings.docs / PAGE, f"{name}-{self.device.type}", words)
 
 
-NAMES = ("operations", "train", "infer", "load", "data", "eval", "read", "heads", "profile", "growth")
+_WITH_GOALS = ("operations", "train", "infer", "load", "data", "eval", "read")
+NAMES = (*_WITH_GOALS, "heads", "profile", "growth")
 
 
 def measure(settings: Settings, device: torch.device, say: Callable[[str], None]) -> Mapping[str, Shown]:
@@ -98,7 +99,7 @@ def measure(settings: Settings, device: torch.device, say: Callable[[str], None]
     book = _Book(settings, device, say)
     found = _contests(book)
     _others(book)
-    if not settings.only:
+    if all(book.wants(name) for name in _WITH_GOALS):
         rows = goals.goals(found, on_gpu=device.type == "cuda")
         book.add("goals", goals.table(rows), {"rows": [dataclasses.asdict(row) for row in rows]})
     return book.shown

@@ -27,6 +27,7 @@ _VALUES: dict[Axis, tuple[int, ...]] = {
     "num_classes": (3, 80, 1203),  # blood cells, COCO, LVIS
     "objects_per_image": (1, 10, 100, 1000),
 }
+_TICKS = tuple(digit * 10.0**power for power in range(-4, 4) for digit in (1, 2, 5))
 _LABELS: dict[Axis, str] = {
     "batch_size": "images in a batch",
     "image_size": "side of the image, pixels",
@@ -140,11 +141,15 @@ def draw(report: Report, path: Path) -> None:
                 f"{point.seconds:.2f}", (point.value, point.seconds), (0, 6), textcoords="offset points", ha="center"
             )
         panel.set_xticks(values, [str(value) for value in values])
-        panel.minorticks_off()
         panel.set_xlabel(_LABELS[axis])
         panel.set_ylabel("seconds a step")
         # All panels alike, so that a line that looks flat is flat.
-        panel.set_ylim(*_limits(report.points))
+        low, high = _limits(report.points)
+        panel.set_ylim(low, high)
+        ticks = [tick for tick in _TICKS if low <= tick <= high]
+        panel.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        panel.minorticks_off()
+        panel.margins(x=0.1)
         panel.grid(visible=True, alpha=0.3)
     figure.savefig(path, dpi=110)
 
