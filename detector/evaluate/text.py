@@ -1,7 +1,7 @@
 """Scores as a table for people and as plain values for programs."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from detector.evaluate.coco import ClassScore, Scores
@@ -63,8 +63,8 @@ def as_json(scores: Scores, intervals: Sequence[Interval] = ()) -> dict[str, Any
 
 
 def of_json(tree: dict[str, Any]) -> Scores:
-    """What `as_json` was given."""
-    values = dict(tree)
+    """The scores that `as_json` was given."""
+    values = {field.name: tree[field.name] for field in fields(Scores)}
     values["per_class"] = tuple(ClassScore(**entry) for entry in tree["per_class"])
     values["notes"] = tuple(tree["notes"])
     return Scores(**values)

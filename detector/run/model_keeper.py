@@ -82,5 +82,5 @@ class ModelKeeper:
 def read_scores(folder: RunFolder) -> Scores | None:
     try:
         return text.of_json(json.loads(folder.best_scores.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError):
         return None  # a table that is lost is no reason to fail at the end

@@ -80,7 +80,7 @@ def kill_in_save(number: int) -> None:
 
     checkpoint.save_file = counted(checkpoint.save_file)
     checkpoint.torch.save = counted(torch.save)
-    checkpoint._sha256 = counted(checkpoint._sha256)
+    files.sha256 = counted(files.sha256)
     files.sync = counted(files.sync)
     Path.rename = counted(Path.rename)  # type: ignore[method-assign]
     checkpoint.shutil.rmtree = counted(checkpoint.shutil.rmtree)  # type: ignore[assignment]
@@ -130,7 +130,7 @@ def full_disk_at_save(number: int) -> None:
 
 def worker_dies(number: int) -> None:
     """A loader process is killed at image `number` of epoch 1, once."""
-    load, marker = dataset.load_sample, Path(os.environ["FAULT_MARKER"])
+    load, marker = dataset._open, Path(os.environ["FAULT_MARKER"])
 
     def load_or_die(columns: Any, row: int) -> Any:
         if row == number and not marker.exists():
@@ -138,11 +138,11 @@ def worker_dies(number: int) -> None:
             kill()
         return load(columns, row)
 
-    dataset.load_sample = load_or_die
+    dataset._open = load_or_die
 
 
 def worker_hangs(number: int) -> None:
-    load, marker = dataset.load_sample, Path(os.environ["FAULT_MARKER"])
+    load, marker = dataset._open, Path(os.environ["FAULT_MARKER"])
 
     def load_or_hang(columns: Any, row: int) -> Any:
         if row == number and not marker.exists():
@@ -150,7 +150,7 @@ def worker_hangs(number: int) -> None:
             time.sleep(1000)
         return load(columns, row)
 
-    dataset.load_sample = load_or_hang
+    dataset._open = load_or_hang
 
 
 FAULTS: dict[str, Callable[[int], None]] = {

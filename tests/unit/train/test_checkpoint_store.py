@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from detector import files
 from detector.errors import CheckpointError
 from detector.train import checkpoint
 from detector.train.checkpoint import MANIFEST, REST, WEIGHTS, Identity, NotWrittenError, Store
@@ -170,7 +171,7 @@ def test_code_in_a_checkpoint_is_never_run(store: Store) -> None:
     Path(CANARY).unlink(missing_ok=True)
     torch.save({"learner": Evil()}, path / REST)
     body = json.loads((path / MANIFEST).read_text())["manifest"]
-    body["sha256"][REST] = checkpoint._sha256(path / REST)
+    body["sha256"][REST] = files.sha256(path / REST)
     (path / MANIFEST).write_text(checkpoint._sealed(body))
     with pytest.raises(CheckpointError, match="UnpicklingError"):
         checkpoint.read(path)
