@@ -195,6 +195,20 @@ def as_json(report: Report) -> dict[str, object]:
     return dataclasses.asdict(report)
 
 
+def of_json(tree: Mapping[str, Any]) -> Report:
+    """The report that `as_json` was given, after a way through a file.
+
+    Raises:
+        KeyError, TypeError: it is another file, or an older one.
+    """
+    spreads = ("seconds", "speed_up", "cpu_seconds", "cpu_speed_up")
+    ways = {
+        name: WayResult(**{key: Spread(**value) if key in spreads else value for key, value in way.items()})
+        for name, way in tree["ways"].items()
+    }
+    return Report(**{**tree, "environment": Environment(**tree["environment"]), "ways": ways})
+
+
 def table(report: Report) -> str:
     """A line for each way."""
     cells = [_HEADINGS, *((way, *_cells(result)) for way, result in report.ways.items())]

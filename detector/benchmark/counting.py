@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -138,6 +139,19 @@ def _count(
 
 def as_json(report: Report) -> dict[str, object]:
     return dataclasses.asdict(report)
+
+
+def of_json(tree: Mapping[str, Any]) -> Report:
+    """The report that `as_json` was given, after a way through a file.
+
+    Raises:
+        KeyError, TypeError: it is another file, or an older one.
+    """
+    counts = {task: {name: Count(**count) for name, count in tree[task].items()} for task in ("training", "inference")}
+    settings, environment = Settings(**tree["settings"]), Environment(**tree["environment"])
+    return Report(
+        environment=environment, settings=settings, training=counts["training"], inference=counts["inference"]
+    )
 
 
 def table(report: Report) -> str:

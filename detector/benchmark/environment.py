@@ -54,9 +54,15 @@ def _cpu() -> str:
 
 
 def _commit() -> str | None:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    package = Path(__file__).parents[1]
     try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+        commit = _git("rev-parse", "--short=12", "HEAD", cwd=package)
+        # The program alone counts: a page of measurements that is being written does not make it another one.
+        is_changed = bool(_git("status", "--porcelain", "--", ".", cwd=package))
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    return f"{commit}-dirty" if is_changed else commit
+
+
+def _git(*words: str, cwd: Path) -> str:
+    return subprocess.run(["git", *words], cwd=cwd, capture_output=True, text=True, check=True).stdout.strip()

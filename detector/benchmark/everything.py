@@ -81,8 +81,7 @@ class _Book:
             _rewrite(self.settings.docs / PAGE, f"{name}-{self.device.type}", words)
 
 
-_WITH_GOALS = ("operations", "train", "infer", "load", "data", "eval", "read")
-NAMES = (*_WITH_GOALS, "heads", "profile", "growth")
+NAMES = ("operations", "train", "infer", "load", "data", "eval", "read", "read-boxes", "heads", "profile", "growth")
 
 
 def measure(settings: Settings, device: torch.device, say: Callable[[str], None]) -> Mapping[str, Shown]:
@@ -99,10 +98,26 @@ def measure(settings: Settings, device: torch.device, say: Callable[[str], None]
     book = _Book(settings, device, say)
     found = _contests(book)
     _others(book)
-    if all(book.wants(name) for name in _WITH_GOALS):
-        rows = goals.goals(found, on_gpu=device.type == "cuda")
-        book.add("goals", goals.table(rows), {"rows": [dataclasses.asdict(row) for row in rows]})
+    if settings.docs is not None:
+        found = _with_earlier(found, settings.docs / _FOLDER, device.type)
+    rows = goals.goals(found, on_gpu=device.type == "cuda")
+    book.add("goals", goals.table(rows), {"rows": [dataclasses.asdict(row) for row in rows]})
     return book.shown
+
+
+def _with_earlier(found: Measured, folder: Path, device: str) -> Measured:
+    """What this run did not measure, from the files of earlier ones."""
+    files = {"evaluate": "eval", "read_boxes": "read-boxes"}
+    earlier: dict[str, object] = {}
+    for field in dataclasses.fields(found):
+        path = folder / f"{files.get(field.name, field.name)}-{device}.json"
+        if getattr(found, field.name) is None and path.is_file():
+            read = counting.of_json if field.name == "operations" else contest.of_json
+            try:
+                earlier[field.name] = read(json.loads(path.read_text(encoding="utf-8")))
+            except (ValueError, KeyError, TypeError) as error:
+                raise ConfigError(f"{path}: is no measurement of this program ({error}); measure it again") from error
+    return dataclasses.replace(found, **earlier)
 
 
 def _contests(book: _Book) -> Measured:
@@ -132,8 +147,13 @@ def _contests(book: _Book) -> Measured:
         found = dataclasses.replace(found, evaluate=scoring.measure(scoring.Settings(rounds=rounds), book.say("eval")))
         _add(book, "eval", found.evaluate)
     if book.wants("read"):
-        found = dataclasses.replace(found, read=reading.measure(reading.Settings(rounds=rounds), book.say("read")))
+        read = reading.measure(reading.Settings(rounds=rounds, polygons=True), book.say("read"))
+        found = dataclasses.replace(found, read=read)
         _add(book, "read", found.read)
+    if book.wants("read-boxes"):
+        boxes = reading.measure(reading.Settings(rounds=rounds), book.say("read-boxes"))
+        found = dataclasses.replace(found, read_boxes=boxes)
+        _add(book, "read-boxes", found.read_boxes)
     return found
 
 

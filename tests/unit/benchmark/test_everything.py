@@ -30,7 +30,8 @@ def test_a_table_is_written_into_its_place(tmp_path: Path) -> None:
     said: list[str] = []
     settings = Settings(docs=tmp_path, data=tmp_path, only=("operations",))
     shown = everything.measure(settings, CPU, said.append)
-    assert tuple(shown) == ("operations",)
+    assert tuple(shown) == ("operations", "goals")
+    assert "torchvision" in shown["goals"].text
     text = page.read_text()
     assert "old" not in text
     assert f"```text\n{shown['operations'].text}\n```\n<!-- end -->\nprose" in text
@@ -38,6 +39,21 @@ def test_a_table_is_written_into_its_place(tmp_path: Path) -> None:
     values = json.loads((tmp_path / "measurements" / "operations-cpu.json").read_text())
     assert values["training"]["detector"]["waits"] == 0
     assert said[0] == "operations: torchvision"
+
+
+def test_goals_know_what_was_measured_before(tmp_path: Path) -> None:
+    (tmp_path / everything.PAGE).write_text("<!-- measured: goals-cpu -->\n<!-- end -->\n")
+    settings = Settings(docs=tmp_path, data=tmp_path, rounds=1, only=("operations",))
+    first = everything.measure(settings, CPU, lambda _: None)["goals"].text
+    networks = everything.networks.Settings(task="infer", batch_size=1, image_size=64, rounds=1)
+    report = everything.networks.measure(networks, CPU, lambda _: None)
+    (tmp_path / "measurements" / "infer-cpu.json").write_text(json.dumps(everything.contest.as_json(report)))
+    second = everything.measure(settings, CPU, lambda _: None)["goals"].text
+    assert (first.count(NOT_MEASURED), second.count(NOT_MEASURED)) == (16, 15)
+    assert second in (tmp_path / everything.PAGE).read_text()
+    (tmp_path / "measurements" / "infer-cpu.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"infer-cpu\.json: is no measurement of this program"):
+        everything.measure(settings, CPU, lambda _: None)
 
 
 def test_unknown_names_and_folders_are_refused(tmp_path: Path) -> None:
@@ -49,9 +65,9 @@ def test_unknown_names_and_folders_are_refused(tmp_path: Path) -> None:
 
 def test_what_was_not_measured_says_so() -> None:
     rows = goals.goals(Measured(), on_gpu=False)
-    assert len(rows) == 18
+    assert len(rows) == 19
     assert {row.measured for row in rows} == {NOT_MEASURED}
-    assert goals.table(rows).count(NOT_MEASURED) == 18
+    assert goals.table(rows).count(NOT_MEASURED) == 19
 
 
 def test_growth_has_a_point_for_each_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
