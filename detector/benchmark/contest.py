@@ -201,12 +201,27 @@ def of_json(tree: Mapping[str, Any]) -> Report:
     Raises:
         KeyError, TypeError: it is another file, or an older one.
     """
-    spreads = ("seconds", "speed_up", "cpu_seconds", "cpu_speed_up")
-    ways = {
-        name: WayResult(**{key: Spread(**value) if key in spreads else value for key, value in way.items()})
-        for name, way in tree["ways"].items()
-    }
-    return Report(**{**tree, "environment": Environment(**tree["environment"]), "ways": ways})
+    return Report(
+        environment=Environment(**tree["environment"]),
+        what=tree["what"],
+        settings=tree["settings"],
+        reference=tree["reference"],
+        ways={name: _way_of_json(way) for name, way in tree["ways"].items()},
+    )
+
+
+def _way_of_json(tree: Mapping[str, Any]) -> WayResult:
+    return WayResult(
+        seconds=Spread(**tree["seconds"]),
+        peak_bytes=tree["peak_bytes"],
+        speed_up=Spread(**tree["speed_up"]),
+        cpu_seconds=Spread(**tree["cpu_seconds"]),
+        cpu_speed_up=Spread(**tree["cpu_speed_up"]),
+        memory_share=tree["memory_share"],
+        is_equal=tree["is_equal"],
+        largest_difference=tree["largest_difference"],
+        found=tree["found"],
+    )
 
 
 def table(report: Report) -> str:
