@@ -16,14 +16,16 @@ DOCUMENTS = [
     for pattern in ("*.md", "data/**/*.md", "tools/**/*.md", "weights/**/*.md", "docs/**/*.md")
     for path in sorted(ROOT.glob(pattern))
 ]
-FENCE = re.compile(r"^ *```[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^ *```([^\n]*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 PLACEHOLDER = re.compile(r"[\[\]<]|\.\.\.|\b(?:DATA|CHECKPOINT|SOURCE)\b")
 OURS = re.compile(r"(?:^|&& |; )(?:\$ )?(?:detector |make |python3? -m detector |python3? tools/)")
 
 
 def commands(text: str) -> Iterator[list[str]]:
     """Words of each command of ours in the code blocks; a synopsis is left out, and so is what a pipe goes to."""
-    for block in FENCE.findall(text):
+    for language, block in FENCE.findall(text):
+        if language == "text":  # what a program printed
+            continue
         for line in block.replace("\\\n", " ").splitlines():
             if OURS.search(line.strip()) and not PLACEHOLDER.search(line):
                 lexer = shlex.shlex(line.strip().removeprefix("$ "), posix=True, punctuation_chars=True)
