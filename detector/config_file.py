@@ -77,15 +77,21 @@ def parse_override(text: str) -> tuple[str, object]:
 
 
 def _parsed(text: str) -> object:
-    """Plain values of YAML: no tag makes an object.
+    """Plain values of YAML: no tag makes an object, and no mapping takes others in.
 
     Raises:
         ValueError: it is no YAML, nested too deeply, or has a number or date that is none.
     """
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            # A mapping that takes in nine times one that takes in nine times another fills any memory.
+            if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+                raise yaml.YAMLError("merge keys (<<) are not taken; write the settings out")
+
     try:
-        return yaml.safe_load(text)
+        return Loader(text).get_single_data()
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ValueError(str(error).replace("\n", " ")) from error
 

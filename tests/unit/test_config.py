@@ -286,6 +286,12 @@ def test_an_alias_bomb_as_a_value_is_refused_without_being_unfolded(setting: str
     assert len(refused(f"{setting}[{levels}]" + "}" * ("{" in setting))) < 500
 
 
+def test_a_bomb_of_merged_mappings_is_refused() -> None:
+    lines = ["a0: &a0 {seed: 1}"]
+    lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 12)]
+    assert "merge keys" in refused("\n".join(lines))
+
+
 @pytest.mark.parametrize("value", ["&a [*a]", "&a {x: *a}", "&a [{x: *a}]"])
 def test_a_value_that_holds_itself_is_refused(value: str) -> None:
     assert "seed" in refused(f"seed: {value}")
