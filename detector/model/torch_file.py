@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Final, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 MOST_VALUES: Final = 1_000_000
 _ZIP = b"PK\x03\x04"
@@ -96,7 +96,9 @@ def _check_values(content: object, size: int) -> None:
         if count > MOST_VALUES:
             raise NotPlainError(f"it holds more than {MOST_VALUES} values")
         if isinstance(value, Tensor):
-            storage = _storage(value)
+            storage = value.untyped_storage()
+            if value.numel() * value.element_size() > storage.nbytes():
+                raise NotPlainError("it holds a tensor that claims more numbers than it has")
             stored[storage.data_ptr()] = storage.nbytes()
         elif isinstance(value, dict):
             left += cast("dict[object, object]", value).keys()
@@ -105,13 +107,3 @@ def _check_values(content: object, size: int) -> None:
             left += cast("list[object]", value)
     if sum(stored.values()) > size:
         raise NotPlainError("it holds a tensor that claims more numbers than the file has")
-
-
-def _storage(tensor: Tensor) -> torch.UntypedStorage:
-    is_plain = type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided and not tensor.is_quantized
-    if not is_plain or tensor.device.type != "cpu":
-        raise NotPlainError("it holds a tensor that is not made of plain numbers")
-    storage = tensor.untyped_storage()
-    if tensor.numel() * tensor.element_size() > storage.nbytes():
-        raise NotPlainError("it holds a tensor that claims more numbers than it has")
-    return storage
