@@ -205,7 +205,8 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 
 def _label_map(tree: Mapping[str, Any]) -> LabelMap:
     made = LabelMap(**_tuples(tree))
-    if not all(isinstance(name, str) for name in made.names) or not all(type(one) is int for one in made.category_ids):
+    names = cast("tuple[object, ...]", made.names)
+    if not all(isinstance(name, str) for name in names) or not all(type(one) is int for one in made.category_ids):
         raise ValueError("its classes are not names with whole numbers")
     if len(made) > MOST_CLASSES:
         raise ValueError(f"{len(made)} classes are more than {MOST_CLASSES}")
