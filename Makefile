@@ -7,6 +7,7 @@ DEMO_MINUTES ?= 4
 TEST_OPTIONS ?= -n 2
 FUZZ_CASES ?= 50000
 FAULTS ?= 100
+SOAK_STEPS ?= 10000
 
 BIN := $(VENV)/bin
 DATA := data/blood-cells
@@ -36,8 +37,9 @@ test: $(VENV)/.dev ## Run the tests
 fuzz: $(VENV)/.dev ## Compare the two scorers on 50,000 made-up data sets
 	OMP_NUM_THREADS=1 DETECTOR_FUZZ_CASES=$(FUZZ_CASES) $(BIN)/python -m pytest -m fuzz $(TEST_OPTIONS)
 
-faults: $(VENV)/.dev ## Kill trainings 300 times and compare what they end with
-	OMP_NUM_THREADS=1 DETECTOR_FAULTS=$(FAULTS) $(BIN)/python -m pytest -m faults $(TEST_OPTIONS)
+faults: $(VENV)/.dev ## Kill trainings 300 times, damage checkpoints, train 10,000 steps
+	OMP_NUM_THREADS=1 DETECTOR_FAULTS=$(FAULTS) DETECTOR_SOAK_STEPS=$(SOAK_STEPS) $(BIN)/python -m pytest -m faults $(TEST_OPTIONS)
+
 bench: $(VENV)/.dev ## Measure speed beside torchvision and pycocotools, rewrite docs/performance.md
 	$(BIN)/python tools/benchmark.py all --docs docs --data $(DATA)
 

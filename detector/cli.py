@@ -21,6 +21,7 @@ from detector import benchmark_cli, commands, report_options
 from detector import options as forms
 from detector.answer import Answer
 from detector.errors import ConfigError, DetectorError
+from detector.printable import visible
 
 Options = TypeVar("Options", bound=forms.Form)
 
@@ -313,7 +314,7 @@ def _run(command: Callable[[], Answer], *, as_json: bool, debug: bool) -> int:
     if as_json:
         sys.stdout.write(json.dumps(answer.values, indent=2, allow_nan=False) + "\n")
     else:
-        sys.stdout.write("\n".join(_visible(line) for line in answer.text.split("\n")) + "\n")
+        sys.stdout.write("\n".join(visible(line) for line in answer.text.split("\n")) + "\n")
     return answer.exit_code
 
 
@@ -325,9 +326,4 @@ def _refuse(reason: str, exit_code: int, *, debug: bool) -> int:
 
 
 def _note(kind: str, message: str) -> None:
-    sys.stderr.write(f"{kind}: {_visible(message)}\n")
-
-
-def _visible(text: str) -> str:
-    """Escape what a terminal would act on: file and class names come from other people's data."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    sys.stderr.write(f"{kind}: {visible(message)}\n")

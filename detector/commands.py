@@ -4,6 +4,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from detector.answer import Answer
+from detector.printable import visible
 from detector.report_options import Compare, Report
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def report(options: Report) -> Answer:
         say=_say,
     )
     analysis = outcome.analysis
-    lines = [f"{one.group}: {sentence}" for one in analysis.localization if (sentence := one.sentence())]
+    lines = [visible(f"{one.group}: {sentence}") for one in analysis.localization if (sentence := one.sentence())]
     return Answer(
         text="\n".join(
             [
@@ -70,4 +71,4 @@ def compare(options: Compare) -> Answer:
 
 def _say(line: str) -> None:
     """Progress, with what a terminal would act on spelt out."""
-    sys.stderr.write("".join(c if c.isprintable() else repr(c)[1:-1] for c in line) + "\n")
+    sys.stderr.write(visible(line) + "\n")

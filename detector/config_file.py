@@ -13,6 +13,8 @@ from detector.config import RunConfig
 from detector.errors import ConfigError
 
 Tree = dict[str, Any]
+MOST_LETTERS = 1 << 18
+"""Of a file: all settings are some thousand, and the parser is slow."""
 
 
 def load(path: Path) -> RunConfig:
@@ -22,7 +24,10 @@ def load(path: Path) -> RunConfig:
         ConfigError: the file is missing, is no YAML mapping, or names an unknown or ill-typed setting.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        if path.exists() and not path.is_file():
+            raise OSError("it is no file")  # noqa: TRY301 - one sentence for all that cannot be read
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MOST_LETTERS + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a configuration ({error})") from error
     return loads(text, source=str(path))
@@ -30,13 +35,12 @@ def load(path: Path) -> RunConfig:
 
 def loads(text: str, *, source: str) -> RunConfig:
     """Read YAML text as `load` does; `source` names it in errors."""
-    import yaml
-
+    if len(text) > MOST_LETTERS:
+        raise ConfigError(f"{source}: is longer than {MOST_LETTERS} letters; is it a file of settings?")
     try:
-        tree = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        reason = str(error).replace("\n", " ")
-        raise ConfigError(f"{source}: is not valid YAML: {reason}") from error
+        tree = _parsed(text)
+    except ValueError as error:
+        raise ConfigError(f"{source}: is not valid YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{source}: must be a mapping of settings, found {type(tree).__name__}")
     return _from_tree(_on_recipe(cast("Tree", tree), source), source=source)
@@ -63,15 +67,33 @@ def override(config: RunConfig, changes: Mapping[str, object]) -> RunConfig:
 
 def parse_override(text: str) -> tuple[str, object]:
     """Split `key=value`, the value read as YAML."""
-    import yaml
-
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise ConfigError(f"--set needs KEY=VALUE, got {text!r}")
     try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {key}: {value!r} is not valid YAML") from error
+        return key.strip(), _parsed(value)
+    except ValueError as error:
+        raise ConfigError(f"--set {key}: {_short(value)} is not valid YAML") from error
+
+
+def _parsed(text: str) -> object:
+    """Plain values of YAML: no tag makes an object, and no mapping takes others in.
+
+    Raises:
+        ValueError: it is no YAML, nested too deeply, or has a number or date that is none.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            # A mapping that takes in nine times one that takes in nine times another fills any memory.
+            if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+                raise yaml.YAMLError("merge keys (<<) are not taken; write the settings out")
+
+    try:
+        return Loader(text).get_single_data()
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ValueError(str(error).replace("\n", " ")) from error
 
 
 def _on_recipe(tree: Tree, source: str) -> Tree:
@@ -178,7 +200,8 @@ def _check(group: type, tree: Mapping[Any, Any], *, source: str, prefix: str = "
     kinds = get_type_hints(group)
     for key, value in tree.items():
         if key not in kinds:
-            raise ConfigError(f"{source}: unknown setting '{prefix}{key}': {_nearest(str(key), list(kinds))}")
+            word = key if isinstance(key, str) else _short(key)
+            raise ConfigError(f"{source}: unknown setting '{prefix}{word}': {_nearest(word, list(kinds))}")
         _check_value(kinds[key], value, source=source, name=f"{prefix}{key}")
 
 
@@ -222,4 +245,7 @@ def _short(value: object) -> str:
     """For a message: YAML's aliases can make a few hundred bytes into gigabytes of text."""
     brief = reprlib.Repr()
     brief.maxlevel, brief.maxlist, brief.maxdict, brief.maxstring = 2, 4, 4, 80
-    return brief.repr(value)
+    try:
+        return brief.repr(value)
+    except ValueError:  # Python writes no whole number of thousands of digits
+        return type(value).__name__

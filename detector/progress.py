@@ -12,7 +12,7 @@ def shown(title: str) -> Generator[Callable[[int, int], None]]:
     """Give a function that is told how many are done and how many there are; the bar goes when the block ends."""
     console = Console(stderr=True, highlight=False)
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         console=console,

@@ -10,6 +10,8 @@ Legend of letters used in every shape of this package:
 A box is `xyxy` in pixels unless its name says otherwise. "Canvas" is the network input, "original" is the image file.
 """
 
+import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Self
 
@@ -18,6 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+MOST_PIXELS = 8192
+"""Longest side of a canvas."""
 GREY = 114
 """Level of what is no image: the canvas around it, and what shows through its transparent pixels."""
 
@@ -33,7 +37,7 @@ class LabelMap:
         if len(self.names) != len(self.category_ids):
             raise ValueError(f"{len(self.names)} class names but {len(self.category_ids)} category ids")
         for kind, values in (("name", self.names), ("category id", self.category_ids)):
-            repeated = sorted({str(value) for value in values if values.count(value) > 1})
+            repeated = sorted(str(value) for value, count in Counter(values).items() if count > 1)
             if repeated:
                 raise ValueError(f"class {kind} {repeated[0]!r} stands twice in the label map")
 
@@ -51,6 +55,16 @@ class Preprocess:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     padding: int = GREY
     """Grey level of the canvas outside the image."""
+
+    def __post_init__(self) -> None:
+        is_size = len(self.canvas_hw) == 2 and all(type(side) is int for side in self.canvas_hw)
+        if not is_size or not 1 <= min(self.canvas_hw) <= max(self.canvas_hw) <= MOST_PIXELS:
+            raise ValueError(f"canvas_hw must be two whole numbers between 1 and {MOST_PIXELS}, got {self.canvas_hw}")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != 3 or not all(math.isfinite(value) for value in values) or 0 in self.std:
+                raise ValueError(f"{name} must be three finite numbers, none of std 0, got {values}")
+        if type(self.padding) is not int or not 0 <= self.padding <= 255:
+            raise ValueError(f"padding must be a whole number between 0 and 255, got {self.padding}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ class CropConfig:
     def __post_init__(self) -> None:
         require(0 <= self.share <= 1, "data.crops.share", "between 0 and 1", self.share)
         require(0 < self.size <= 1, "data.crops.size", "above 0 and at most 1", self.size)
-        require(self.batch_factor >= 1, "data.crops.batch_factor", ">= 1", self.batch_factor)
+        require(1 <= self.batch_factor <= 64, "data.crops.batch_factor", "between 1 and 64", self.batch_factor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +43,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require(64 <= self.image_size <= 4096, "data.image_size", "between 64 and 4096", self.image_size)
-        require(self.batch_size >= 1, "data.batch_size", ">= 1", self.batch_size)
-        require(self.workers is None or self.workers >= 0, "data.workers", ">= 0", self.workers)
+        require(1 <= self.batch_size <= 4096, "data.batch_size", "between 1 and 4096", self.batch_size)
+        require(self.workers is None or 0 <= self.workers <= 256, "data.workers", "between 0 and 256", self.workers)
         require(self.cache_gigabytes > 0, "data.cache_gigabytes", "above 0", self.cache_gigabytes)
 
 

@@ -8,6 +8,9 @@ from detector.config.rules import require
 from detector.errors import ConfigError
 
 TRUNK = "trunk"
+MOST_CHANNELS = 2048
+_MOST_PRIORS = 16
+_MOST_HEADS = 16
 _RESERVED = (TRUNK, "backbone", "neck", "heads", "features", "adapters")
 
 
@@ -32,7 +35,7 @@ class PyramidConfig:
             "between 5 and 8",
             self.last_level,
         )
-        require(self.width >= 8, "model.pyramid.width", ">= 8", self.width)
+        require(8 <= self.width <= MOST_CHANNELS, "model.pyramid.width", f"between 8 and {MOST_CHANNELS}", self.width)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +48,12 @@ class TowerConfig:
 
     def __post_init__(self) -> None:
         require(0 <= self.depth <= 8, "model.heads.<name>.tower.depth", "between 0 and 8", self.depth)
-        require(self.width >= 8, "model.heads.<name>.tower.width", ">= 8", self.width)
+        require(
+            8 <= self.width <= MOST_CHANNELS,
+            "model.heads.<name>.tower.width",
+            f"between 8 and {MOST_CHANNELS}",
+            self.width,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +98,12 @@ class PriorConfig:
     def __post_init__(self) -> None:
         for name in ("scales", "ratios"):
             values = getattr(self, name)
-            require(len(values) > 0 and min(values) > 0, f"model.priors.{name}", "one or more positive numbers", values)
+            require(
+                0 < len(values) <= _MOST_PRIORS and min(values) > 0,
+                f"model.priors.{name}",
+                f"1 to {_MOST_PRIORS} positive numbers",
+                values,
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,11 +152,14 @@ class DecodeConfig:
     def __post_init__(self) -> None:
         require(0 <= self.min_score < 1, "decode.min_score", "at least 0 and below 1", self.min_score)
         require(0 <= self.nms_iou <= 1, "decode.nms_iou", "between 0 and 1", self.nms_iou)
-        require(self.candidates >= 1, "decode.candidates", ">= 1", self.candidates)
-        require(self.max_detections >= 1, "decode.max_detections", ">= 1", self.max_detections)
+        require(1 <= self.candidates <= 100_000, "decode.candidates", "between 1 and 100000", self.candidates)
+        require(
+            1 <= self.max_detections <= 100_000, "decode.max_detections", "between 1 and 100000", self.max_detections
+        )
 
 
 def _check_heads(heads: tuple[HeadConfig, ...]) -> None:
+    require(len(heads) <= _MOST_HEADS, "model.heads", f"at most {_MOST_HEADS}", len(heads))
     names = [head.name for head in heads]
     for name in names:
         require(names.count(name) == 1, "model.heads", "of different names", f"{name!r} twice")

@@ -31,8 +31,13 @@ class AssignConfig:
     """max_iou: an object that no prior reaches takes its best ones all the same."""
 
     def __post_init__(self) -> None:
-        require(self.candidates >= 1, "assign.candidates", ">= 1", self.candidates)
-        require(self.aligned_candidates >= 1, "assign.aligned_candidates", ">= 1", self.aligned_candidates)
+        require(1 <= self.candidates <= 1000, "assign.candidates", "between 1 and 1000", self.candidates)
+        require(
+            1 <= self.aligned_candidates <= 1000,
+            "assign.aligned_candidates",
+            "between 1 and 1000",
+            self.aligned_candidates,
+        )
         require(min(self.aligned_powers) >= 0, "assign.aligned_powers", "two numbers >= 0", self.aligned_powers)
         require(0 <= self.aligned_from <= 1, "assign.aligned_from", "between 0 and 1", self.aligned_from)
         require(0 <= self.positive_iou <= 1, "assign.positive_iou", "between 0 and 1", self.positive_iou)
@@ -158,7 +163,7 @@ class MemoryConfig:
     (model.batch_norm = frozen) the gradients are those of the whole batch."""
 
     def __post_init__(self) -> None:
-        require(self.micro_batches >= 1, "memory.micro_batches", ">= 1", self.micro_batches)
+        require(1 <= self.micro_batches <= 4096, "memory.micro_batches", "between 1 and 4096", self.micro_batches)
         require(self.piece_cells is None or self.piece_cells >= 1, "memory.piece_cells", ">= 1", self.piece_cells)
 
 

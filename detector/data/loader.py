@@ -26,6 +26,7 @@ from detector.data.columns import Columns
 from detector.data.dataset import EvaluationSet, Key, Outcome, TrainingSet
 from detector.errors import DataError
 from detector.geometry import letterbox
+from detector.printable import visible
 from detector.types import Batch, BatchShape, Preprocess
 
 _log = logging.getLogger(__name__)
@@ -218,7 +219,7 @@ def _batches(
                 raise DataError(
                     f"{what}, {failures} times in a row; look at these images, free memory, or set --workers 0"
                 ) from error
-            _log.warning("%s; new processes make it again", what)
+            _log.warning("%s; new processes make it again", visible(what))
         else:
             return
 

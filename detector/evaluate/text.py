@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from detector.evaluate.coco import ClassScore, Scores
+from detector.printable import visible
 
 NAMES: Final = (
     "AP, IoU 0.50 to 0.95",
@@ -42,7 +43,7 @@ def table(scores: Scores, intervals: Sequence[Interval] = ()) -> str:
         lines[k] += f"   {interval.low:5.3f} to {interval.high:5.3f}"
     if intervals:
         lines.insert(0, f"{'':<24}{'score':>5}   95 % interval over images")
-    names = [_one_line(entry.name) for entry in scores.per_class]
+    names = [visible(entry.name) for entry in scores.per_class]
     width = max([len("class"), *map(len, names)])
     lines += ["", f"{'class':<{width}}  {'AP':>5}  {'AP50':>5}  {'objects':>7}"]
     lines += [
@@ -52,7 +53,7 @@ def table(scores: Scores, intervals: Sequence[Interval] = ()) -> str:
     lines += ["", f"{scores.num_detections} detections on {scores.num_images} images"]
     if scores.num_tied:
         lines.append(f"{scores.num_tied} of them share their score with another of the class; their order decides")
-    lines += [f"note: {note}" for note in scores.notes]
+    lines += [f"note: {visible(note)}" for note in scores.notes]
     return "\n".join(lines)
 
 
@@ -72,8 +73,3 @@ def of_json(tree: dict[str, Any]) -> Scores:
 
 def _number(value: float) -> str:
     return f"{value:5.3f}" if value >= 0 else f"{'-':>5}"
-
-
-def _one_line(name: str) -> str:
-    """Escape control characters: a class name from a file must not steer the terminal."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)

@@ -1,5 +1,7 @@
 """The network as a whole: uint8 images in, raw predictions of all heads out."""
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
@@ -86,6 +88,27 @@ def build(config: RunConfig, *, num_classes: int, preprocess: Preprocess) -> Det
     )
     detector = DetectionModel(backbone=backbone, neck=neck, heads=head_set, preprocess=preprocess)
     return detector.to(memory_format=torch.channels_last)
+
+
+def misfit(config: RunConfig, *, num_classes: int, preprocess: Preprocess, state: Mapping[str, Tensor]) -> str | None:
+    """Why a state is not that of such a model, found without the memory for one: the settings may be a stranger's.
+
+    Raises:
+        ConfigError: as `build`.
+    """
+    if any(head.kind == "custom" for head in config.model.heads):
+        return None  # code that the user has imported, and that may not be made for tensors without data
+    with torch.device("meta"):
+        wanted = build(config, num_classes=num_classes, preprocess=preprocess).state_dict()
+    for name in sorted(wanted.keys() | state.keys()):
+        is_, ought = _form(state.get(name)), _form(wanted.get(name))
+        if is_ != ought:
+            return f"{name} is {is_}, wanted is {ought}"
+    return None
+
+
+def _form(tensor: Tensor | None) -> str:
+    return "nothing" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def _head(head: HeadConfig, shape: HeadShape, config: RunConfig, num_classes: int) -> DenseHead:

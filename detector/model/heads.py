@@ -131,7 +131,7 @@ def custom_class(factory: str) -> type[CustomHead]:
         raise ConfigError(
             f"the head {factory!r} is of a module that was not imported; add --import {module or 'MODULE'}"
         )
-    found = getattr(sys.modules[module], name, None)
+    found = vars(sys.modules[module]).get(name)  # `getattr` would ask a module that loads its parts when asked
     if not (isinstance(found, type) and issubclass(found, CustomHead)):
         raise ConfigError(f"the head {factory!r}: {module} has no class {name!r} derived from CustomHead")
     return found

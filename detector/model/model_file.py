@@ -22,10 +22,11 @@ from torch import Tensor
 from detector import config_file, files
 from detector.config import RunConfig
 from detector.errors import CheckpointError, ConfigError
-from detector.model.detector import DetectionModel, build
+from detector.model.detector import DetectionModel, build, misfit
 from detector.types import LabelMap, Preprocess
 
 FORMAT = "detector-1"
+MOST_CLASSES = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,12 +102,15 @@ def load(path: Path, device: torch.device | str = "cpu") -> TrainedModel:
     require_whole(path, tensors, metadata)
     try:
         config = config_file.loads(metadata["config"], source=f"{path} (config inside)")
-        label_map = LabelMap(**_tuples(json.loads(metadata["label_map"])))
+        label_map = _label_map(json.loads(metadata["label_map"]))
         preprocess = Preprocess(**_tuples(json.loads(metadata["preprocess"])))
         thresholds = _thresholds(metadata, len(label_map))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         hint = "it was written by another version" if isinstance(error, ConfigError) else "its metadata is incomplete"
         raise CheckpointError(f"{path}: {hint}: {error}") from error
+    reason = misfit(config, num_classes=len(label_map), preprocess=preprocess, state=tensors)
+    if reason is not None:
+        raise CheckpointError(f"{path}: the weights do not fit the configuration inside: {reason}")
     model = build(config, num_classes=len(label_map), preprocess=preprocess)
     try:
         model.load_state_dict(tensors)
@@ -197,6 +201,16 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _label_map(tree: Mapping[str, Any]) -> LabelMap:
+    made = LabelMap(**_tuples(tree))
+    names = cast("tuple[object, ...]", made.names)
+    if not all(isinstance(name, str) for name in names) or not all(type(one) is int for one in made.category_ids):
+        raise ValueError("its classes are not names with whole numbers")
+    if len(made) > MOST_CLASSES:
+        raise ValueError(f"{len(made)} classes are more than {MOST_CLASSES}")
+    return made
 
 
 def _tuples(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,15 @@ def resolve(precision: Literal["auto", "float32", "bfloat16"], device: torch.dev
             return torch.bfloat16 if cpu_prefers_bfloat16() else torch.float32
 
 
+def of_name(name: str) -> torch.dtype:
+    """The type that a file of ours names.
+
+    Raises:
+        KeyError: none of those that `resolve` gives is called so.
+    """
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+
+
 def autocast(device: torch.device, dtype: torch.dtype, *, cache_enabled: bool = True) -> torch.autocast:
     """A context in which the network runs in `dtype`; float32 changes nothing."""
     low = dtype != torch.float32

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import torch
 import torchvision
 from torch import Tensor
 
 from detector.config import Backbone, RunConfig
 from detector.errors import CheckpointError
+from detector.model import torch_file
 from detector.model.detector import DetectionModel
 from detector.model.model_file import FORMAT, read_tensors, require_finite, require_whole
+from detector.model.torch_file import NotPlainError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +68,12 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch_file.read(path)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from error
-    except Exception as error:  # unpickling bytes that are no pickle raises anything, a KeyError for one
+    except NotPlainError as error:
         raise CheckpointError(
-            f"{path}: is not a weights file that can be loaded safely; --init takes a safetensors file, "
+            f"{path}: is not a weights file that can be loaded safely: {error}; --init takes a safetensors file, "
             "or tensors by name as torch.save writes them"
         ) from error
     entries = _entries(content)

@@ -4,6 +4,8 @@ import base64
 import html
 from typing import Final
 
+from detector.printable import visible
+
 _EMPTY: Final = frozenset({"img", "meta", "br"})
 
 
@@ -33,8 +35,7 @@ def together(*children: "Html | str | int | None") -> Html:
 
 def escape(text: str) -> str:
     """Text as it is safe between tags and in quoted attributes; what cannot be seen is spelt out."""
-    visible = "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
-    return html.escape(visible.encode("utf-8", "replace").decode(), quote=True)
+    return html.escape("\n".join(visible(line) for line in text.split("\n")), quote=True)
 
 
 def data_uri(content: bytes, kind: str) -> str:

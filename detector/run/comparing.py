@@ -12,6 +12,7 @@ from detector.analysis.bootstrap import Difference
 from detector.config import RunConfig
 from detector.errors import DataError
 from detector.model import model_file
+from detector.printable import visible
 from detector.report import compare_page, document
 from detector.report.compare_page import Flip, Side
 from detector.run import reporting, subject
@@ -136,7 +137,8 @@ def _lines(
     better, worse = (sum(sign * one.change < 0 for one in flips) for sign in (1, -1))
     lines += ["", f"images with fewer errors: {better}, with more: {worse}"]
     lines += [f"  {one.before.errors} -> {one.after.errors}  {a.paths[one.image_row].name}" for one in flips[:_LISTED]]
-    return lines + ([f"pictures  {out}"] if out is not None else [])
+    lines += [f"pictures  {out}"] if out is not None else []
+    return [visible(line) for line in lines]
 
 
 def _values(

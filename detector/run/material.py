@@ -41,7 +41,7 @@ def gather(data: DataPaths, config: RunConfig, target: torch.device, init: str, 
     _require_statistics(config, preprocess.canvas_hw)
     is_choice_made = config.precision == "auto" and loaded is not None and loaded.identity.device == target.type
     dtype = (
-        getattr(torch, loaded.identity.precision)  # the probe times this machine, and may now find otherwise
+        precision.of_name(loaded.identity.precision)  # the probe times this machine, and may now find otherwise
         if loaded is not None and is_choice_made
         else precision.resolve(config.precision, target)
     )

@@ -7,6 +7,7 @@ from detector.analysis.matching import Matches
 from detector.analysis.operating import Aim, OperatingPoint
 from detector.errors import ConfigError
 from detector.evaluate.coco import Truth
+from detector.printable import visible
 from detector.types import LabelMap
 
 
@@ -62,14 +63,15 @@ def choose(wanted: Wanted, matches: Matches, truth: Truth, labels: LabelMap) -> 
 
 def lines(chosen: tuple[ClassPoint, ...]) -> list[str]:
     """What was chosen, for people."""
-    width = max((len(one.name) for one in chosen), default=0)
+    names = [visible(one.name) for one in chosen]
+    width = max(map(len, names), default=0)
     made: list[str] = []
-    for one in chosen:
+    for name, one in zip(names, chosen, strict=True):
         point = one.point
         if point.f1 != point.f1:  # NaN
             said = "no objects or no detections of this class; the default stands"
         else:
             said = f"precision {point.precision:.3f}  recall {point.recall:.3f}  F1 {point.f1:.3f}"
             said += "" if point.is_reached else "  (wanted value not reached)"
-        made.append(f"{one.name:<{width}}  from {point.threshold:.3f}  {said}")
+        made.append(f"{name:<{width}}  from {point.threshold:.3f}  {said}")
     return made

@@ -14,7 +14,6 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, cast
 
 import torch
@@ -23,7 +22,8 @@ from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariable
 
 from detector import files
 from detector.errors import CheckpointError
-from detector.model import model_file
+from detector.model import model_file, torch_file
+from detector.model.torch_file import NotPlainError
 from detector.train.state import TrainingState
 
 FORMAT = "detector-state-1"
@@ -158,12 +158,15 @@ class Store:
 def read(path: Path) -> tuple[TrainingState, Identity]:
     """Read one checkpoint. Nothing in it is run: the weights are safetensors, the rest is loaded as plain values.
 
+    Whoever can write a file can write its checksum; so even one that fits makes nobody trust what it says.
+
     Raises:
         CheckpointError: a part is missing, or is not as it was written.
     """
     manifest = _read_manifest(path / MANIFEST)
     sums = cast("dict[str, str]", manifest["sha256"])
     for name in (WEIGHTS, REST):
+        _require_file(path / name)
         try:
             found = files.sha256(path / name)
         except OSError as error:
@@ -172,11 +175,13 @@ def read(path: Path) -> tuple[TrainingState, Identity]:
             raise CheckpointError(f"{path / name}: the checksum does not fit: the file was damaged")
     weights, _ = model_file.read_tensors(path / WEIGHTS)
     try:
-        rest = cast("dict[str, Any]", torch.load(path / REST, map_location="cpu", weights_only=True))
+        rest = cast("dict[str, Any]", torch_file.read(path / REST))
         identity = dict(manifest["identity"])
         identity["classes"] = tuple(identity["classes"])
         return TrainingState.of_parts(weights, rest), Identity(**identity)
-    except (UnpicklingError, RuntimeError, EOFError, OSError, KeyError, TypeError, ValueError) as error:
+    except NotPlainError as error:
+        raise CheckpointError(f"{path / REST}: cannot be read safely: {error}") from error
+    except (RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: was written by another version ({type(error).__name__}: {error})") from error
 
 
@@ -203,7 +208,14 @@ def _sealed(body: Mapping[str, Any]) -> str:
     return json.dumps({"manifest": body, "seal": seal}, indent=2, sort_keys=True) + "\n"
 
 
+def _require_file(path: Path) -> None:
+    """Reading a device or a pipe would never end."""
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path}: cannot be read (it is no regular file)")
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
+    _require_file(path)
     try:
         text = path.read_text(encoding="utf-8")
         body = cast("dict[str, Any]", json.loads(text)["manifest"])

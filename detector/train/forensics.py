@@ -1,10 +1,9 @@
 """A step that was not finite, as a file: what is needed to compute it again, and what comes of it."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, cast
 
 import torch
@@ -13,7 +12,11 @@ from torch import Tensor, nn
 from detector import config_file, files
 from detector.errors import CheckpointError, ConfigError
 from detector.model import detector as network
+from detector.model import precision as precisions
+from detector.model import torch_file
 from detector.model.model_file import TrainedModel
+from detector.model.torch_file import NotPlainError
+from detector.printable import visible
 from detector.train import stages
 from detector.train.health import Suspect
 from detector.train.learner import Learner
@@ -21,6 +24,8 @@ from detector.train.objective import Objective
 from detector.types import Batch, Preprocess, Targets
 
 FORMAT = "detector-nonfinite-1"
+_MODEL = "model."
+"""Of an objective: the names of what is the network's own begin so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +48,7 @@ class Replay:
         lines += [f"loss      {name} {value:g}" for name, value in self.losses.items()]
         lines += [f"gradient  {name} {value:g}" for name, value in self.gradient_norms.items()]
         lines.append(f"first output that is not finite: {self.first_module or 'none'}")
-        return "\n".join(lines)
+        return "\n".join(visible(line) for line in lines)
 
     def values(self) -> dict[str, object]:
         """For programs; JSON has no NaN, so a number that is not finite becomes its name."""
@@ -95,13 +100,25 @@ def replay(path: Path) -> Replay:
         ConfigError: the step had a teacher.
     """
     content = _read(path)
+    try:
+        return _replayed(path, content)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise CheckpointError(f"{path}: was damaged, or written by another version ({error})") from error
+
+
+def _replayed(path: Path, content: Mapping[str, Any]) -> Replay:
     config = config_file.loads(content["config"], source=str(path))
     if config.distill.teacher is not None:
         raise ConfigError(f"{path}: a step with a teacher cannot be replayed; look at its images and boxes in the file")
-    preprocess = Preprocess(**content["preprocess"])
-    model = network.build(config, num_classes=len(content["classes"]), preprocess=preprocess)
-    objective = Objective(model, config, dtype=getattr(torch, content["precision"]))
-    objective.load_state_dict(content["objective"])
+    num_classes, preprocess = len(content["classes"]), Preprocess(**content["preprocess"])
+    state = cast("dict[str, Tensor]", content["objective"])
+    of_model = {name.removeprefix(_MODEL): tensor for name, tensor in state.items() if name.startswith(_MODEL)}
+    reason = network.misfit(config, num_classes=num_classes, preprocess=preprocess, state=of_model)
+    if reason is not None:
+        raise CheckpointError(f"{path}: its weights do not fit its settings: {reason}")
+    model = network.build(config, num_classes=num_classes, preprocess=preprocess)
+    objective = Objective(model, config, dtype=precisions.of_name(content["precision"]))
+    objective.load_state_dict(state)
     number: int = content["stage"]
     stage = (config.stages or (stages.EVERYTHING,))[number]
     stages.set_learners(model, stage)
@@ -149,9 +166,11 @@ def _norms(objective: Objective) -> dict[str, float]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-        raise CheckpointError(f"{path}: is no nonfinite-step file of a run ({str(error).splitlines()[0]})") from error
+        content = torch_file.read(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except NotPlainError as error:
+        raise CheckpointError(f"{path}: is no nonfinite-step file of a run: {error}") from error
     if not isinstance(content, dict) or cast("dict[str, Any]", content).get("format") != FORMAT:
         raise CheckpointError(f"{path}: is no nonfinite-step file of a run")
     return cast("dict[str, Any]", content)

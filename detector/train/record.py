@@ -15,6 +15,7 @@ from typing import Any, Self, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from detector.printable import visible
 from detector.train import run_status
 from detector.train.run_status import State, Status
 
@@ -114,7 +115,7 @@ class Record:
         self._progress = Progress(
             BarColumn(bar_width=20),
             TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
@@ -160,7 +161,7 @@ class Record:
             seconds=metrics.seconds,
             eta_seconds=metrics.eta_seconds,
         )
-        text = describe(metrics, has_stages=self._has_stages)
+        text = visible(describe(metrics, has_stages=self._has_stages))
         if self._task is not None:
             self._progress.update(self._task, completed=progress, description=text)
         self._append(self._log, f"{text}\n")
@@ -192,8 +193,9 @@ class Record:
 
     def say(self, text: str) -> None:
         """A line worth keeping, on standard error and in the log."""
-        self._append(self._log, f"{text}\n")
-        self._console.print(text, markup=False)
+        line = visible(text)
+        self._append(self._log, f"{line}\n")
+        self._console.print(line, markup=False)
 
     def update(self, **changes: Any) -> None:
         """Write the status anew."""
@@ -216,7 +218,9 @@ class Record:
         if not self._complained:
             self._complained = True
             self._console.print(
-                f"warning: {self._folder}: the record of the run cannot be written ({error.strerror}); "
-                "training goes on without it",
+                visible(
+                    f"warning: {self._folder}: the record of the run cannot be written ({error.strerror}); "
+                    "training goes on without it"
+                ),
                 markup=False,
             )

@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 
 from detector import files
 from detector.errors import ConfigError
+from detector.printable import visible
 
 FILE = "status.json"
 State = Literal["starting", "running", "finished", "interrupted", "failed"]
@@ -87,7 +88,7 @@ def describe(folder: Path, status: Status, *, is_alive: bool) -> str:
     if status.checkpoint_step is not None:
         lines.append(f"checkpoint  of step {status.checkpoint_step}")
     lines.append(f"process     {status.pid} on {status.host}, last heard of {status.updated}")
-    return "\n".join(lines)
+    return "\n".join(visible(line) for line in lines)
 
 
 def _clock(seconds: float) -> str:

@@ -5,6 +5,8 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -21,6 +23,25 @@ def test_every_dependency_of_ours_is_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     ours = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
     assert {name_of(requirement) for requirement in ours} - set(pins()) == set()
+
+
+# The first versions without a known hole where files of strangers are read; pyproject.toml says which.
+FLOORS = {
+    "torch": (2, 10),
+    "pillow": (12, 3),
+    "opencv-python-headless": (4, 12),
+    "safetensors": (0, 5),
+    "pyyaml": (6, 0),
+}
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_readers_of_foreign_files_are_new_enough(name: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (asked,) = (line for line in project["dependencies"] if name_of(line) == name)
+    for text in (re.search(r">=([\d.]+)", asked), re.search(r"==([\d.]+)", pins()[name])):
+        assert text is not None
+        assert tuple(map(int, text[1].split(".")[:2])) >= FLOORS[name]
 
 
 def test_a_pin_is_one_exact_version_from_the_index() -> None:

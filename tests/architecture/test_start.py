@@ -1,4 +1,4 @@
-"""What happens before any work is asked for: nothing slow, no network, no other process."""
+"""What happens before any work is asked for: nothing slow, no network, no other process, nothing written."""
 
 import os
 import resource
@@ -8,29 +8,35 @@ from pathlib import Path
 
 import pytest
 
+from detector.model import model_file
+from tests.unit.train import make
+
 ROOT = Path(__file__).parents[2]
 HELP_SECONDS = 0.5
 
 # Raises inside the import that does it, so that the traceback names the culprit.
 WATCH = """
-import sys
+import os, sys
 
 FORBIDDEN = (
-    "socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname",
+    "socket.__new__", "socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostbyname",
     "subprocess.Popen", "os.system", "os.fork", "os.forkpty", "os.exec", "os.posix_spawn", "os.spawn",
+    "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.utime",
 )
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 def refuse(event, args):
-    if event in FORBIDDEN:
+    if event in FORBIDDEN or (event == "open" and args[2] & WRITING and args[0] != os.devnull):
         raise AssertionError(f"{event} {args}")
 
+sys.dont_write_bytecode = True
 sys.addaudithook(refuse)
 """
 
 
-def run_watched(code: str, before: str = "") -> subprocess.CompletedProcess[str]:
+def run_watched(code: str, *arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
     """Run code in a fresh interpreter; `before` is what may do as it likes."""
-    argv = [sys.executable, "-c", before + WATCH + code]
+    argv = [sys.executable, "-c", before + WATCH + code, *arguments]
     return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
@@ -52,7 +58,7 @@ def test_no_torch_before_work(code: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_no_import_opens_a_socket_or_starts_a_process() -> None:
+def test_no_import_opens_a_socket_starts_a_process_or_writes() -> None:
     done = run_watched(
         "import importlib, pkgutil, detector\n"
         "names = [m.name for m in pkgutil.walk_packages(detector.__path__, 'detector.') if '__main__' not in m.name]\n"
@@ -64,12 +70,43 @@ def test_no_import_opens_a_socket_or_starts_a_process() -> None:
     assert done.stdout == ""
 
 
+LOAD = """
+from detector import Detector
+model = Detector.load(sys.argv[1], device="cpu")
+assert model.names == ("a", "b", "c")
+"""
+PREDICT = """
+import numpy as np
+model.predict(np.zeros((60, 90, 3), np.uint8), score=0.0)
+"""
+
+
+@pytest.fixture(scope="module")
+def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "m.safetensors"
+    model_file.save(path, make.trained(make.config()))
+    return path
+
+
+@pytest.mark.parametrize("code", ["", PREDICT], ids=["load", "load and predict"])
+def test_a_model_is_used_without_a_socket_a_process_or_a_file(model_path: Path, code: str) -> None:
+    libraries = "import torch, torchvision, cv2, albumentations\n"
+    done = run_watched(LOAD + code, str(model_path), before=libraries)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in model_path.parent.iterdir()] == ["m.safetensors"]
+
+
 @pytest.mark.parametrize(
     "code",
     [
         "import subprocess; subprocess.run(['true'])",
         "import socket; socket.create_connection(('127.0.0.1', 9))",
         "import os; os.fork()",
+        "import socket; socket.socket()",
+        "open('/tmp/detector-start-canary', 'w')",
+        "open('/tmp/detector-start-canary', 'ab')",
+        "import os; os.open('/tmp/detector-start-canary', os.O_CREAT)",
+        "import os; os.mkdir('/tmp/detector-start-canary')",
     ],
 )
 def test_the_watch_sees(code: str) -> None:

@@ -153,6 +153,22 @@ def worker_hangs(number: int) -> None:
     dataset._open = load_or_hang
 
 
+def watch_from_step(number: int) -> None:
+    """No fault: memory and open files, written down at that step and every hundred from there."""
+    step, marker = Learner.learn, Path(os.environ["FAULT_MARKER"])
+    page = os.sysconf("SC_PAGE_SIZE")
+
+    def learn(self: Learner, *args: Any, **kwargs: Any) -> Any:
+        if self.steps >= number and (self.steps - number) % 100 == 0:
+            resident = int(Path("/proc/self/statm").read_text().split()[1]) * page
+            files_open = sum(1 for _ in Path("/proc/self/fd").iterdir())
+            with marker.open("a") as file:
+                file.write(f"{self.steps} {resident} {files_open}\n")
+        return step(self, *args, **kwargs)
+
+    Learner.learn = learn  # type: ignore[method-assign]
+
+
 FAULTS: dict[str, Callable[[int], None]] = {
     "kill-at-step": kill_at_step,
     "kill-in-save": kill_in_save,
@@ -164,6 +180,7 @@ FAULTS: dict[str, Callable[[int], None]] = {
     "full-disk-at-save": full_disk_at_save,
     "worker-dies": worker_dies,
     "worker-hangs": worker_hangs,
+    "watch-from-step": watch_from_step,
 }
 
 

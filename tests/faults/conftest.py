@@ -32,11 +32,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def child(data: Path, out: Path, *options: str, fault: str = "none", **environment: str) -> tuple[int, str]:
+def child(
+    data: Path, out: Path, *options: str, fault: str = "none", seconds: float = 300, **environment: str
+) -> tuple[int, str]:
     """Exit code and standard error of one process."""
     command = [sys.executable, "-m", "tests.faults.child", fault, str(data), "--out", str(out), *options]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+    )
     return done.returncode, done.stderr
 
 

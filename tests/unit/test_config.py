@@ -134,6 +134,29 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, missing: str) -> None:
         config_file.load(tmp_path / missing)
 
 
+def test_a_file_without_end_is_not_read() -> None:
+    with pytest.raises(ConfigError, match="/dev/zero: cannot be read as a configuration"):
+        config_file.load(Path("/dev/zero"))
+
+
+def test_a_file_of_megabytes_is_not_parsed(tmp_path: Path) -> None:
+    file = tmp_path / "long.yaml"
+    file.write_text("seed: 1 #" + "x" * config_file.MOST_LETTERS)
+    with pytest.raises(ConfigError, match=r"long\.yaml: is longer than 262144 letters"):
+        config_file.load(file)
+
+
+@pytest.mark.parametrize(
+    "value", ["9" * 5000, "2026-99-99", "0x" + "f" * 9000, "[" * 5000, "{a: " * 5000], ids=lambda value: value[:12]
+)
+def test_values_that_the_parser_stumbles_over(value: str) -> None:
+    """Numbers of thousands of digits, dates that are none, thousands of brackets."""
+    for text in (f"seed: {value}", f"optim: {{lr: {value}}}", f"? {value}\n: 1"):
+        assert len(refused(text)) < 2000
+    with pytest.raises(ConfigError):
+        config_file.override(recipes.small(), dict([config_file.parse_override(f"optim.lr={value}")]))
+
+
 def test_a_file_of_another_encoding(tmp_path: Path) -> None:
     file = tmp_path / "latin.yaml"
     file.write_bytes("seed: 1  # größe".encode("latin-1"))
@@ -263,6 +286,12 @@ def test_an_alias_bomb_as_a_value_is_refused_without_being_unfolded(setting: str
     assert len(refused(f"{setting}[{levels}]" + "}" * ("{" in setting))) < 500
 
 
+def test_a_bomb_of_merged_mappings_is_refused() -> None:
+    lines = ["a0: &a0 {seed: 1}"]
+    lines += [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}" for n in range(1, 7)]
+    assert "merge keys" in refused("\n".join(lines))
+
+
 @pytest.mark.parametrize("value", ["&a [*a]", "&a {x: *a}", "&a [{x: *a}]"])
 def test_a_value_that_holds_itself_is_refused(value: str) -> None:
     assert "seed" in refused(f"seed: {value}")
@@ -346,6 +375,39 @@ RULES = [
     ("memory.piece_cells", 0),
     ("optim.head_clip_norm", -1),
 ]
+
+# What nobody means, and what would take all memory before anybody could say so.
+LARGEST = {
+    "data.image_size": 4096,
+    "data.batch_size": 4096,
+    "data.workers": 256,
+    "data.crops.batch_factor": 64,
+    "model.pyramid.width": 2048,
+    "model.heads.box.tower.width": 2048,
+    "decode.candidates": 100_000,
+    "decode.max_detections": 100_000,
+    "assign.candidates": 1000,
+    "assign.aligned_candidates": 1000,
+    "memory.micro_batches": 4096,
+}
+
+
+@pytest.mark.parametrize(("key", "largest"), LARGEST.items())
+@pytest.mark.parametrize("value", [1, 10**8, 2**80])
+def test_an_absurd_number_is_refused_with_the_largest_sensible_one(key: str, largest: int, value: int) -> None:
+    config_file.override(recipes.small(), {key: largest})
+    with pytest.raises(ConfigError, match=rf"\b{largest}\b.*got \d"):
+        config_file.override(recipes.small(), {key: largest + value})
+
+
+def test_absurd_lists_are_refused() -> None:
+    heads = [{"name": f"h{i}", "kind": "quality"} for i in range(15)]
+    own = [{"name": "classification", "kind": "classification"}, {"name": "box", "kind": "box"}]
+    for key, value in (("model.priors.scales", [1.0] * 17), ("model.priors.ratios", [1.0] * 17)):
+        with pytest.raises(ConfigError, match=f"{key} must be 1 to 16 positive numbers"):
+            config_file.override(recipes.small(), {key: value})
+    with pytest.raises(ConfigError, match=r"model\.heads must be at most 16, got 17"):
+        config_file.override(recipes.small(), {"model.heads": own + heads})
 
 
 @pytest.mark.parametrize(("key", "value"), RULES, ids=lambda value: str(value))

@@ -125,12 +125,21 @@ def test_a_repeated_file_name_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [None, "", "  ", 5, "/etc/a.png", "C:/a.png", "C:\\a.png", "../a.png", "b/../../a.png", "..\\a.png",
-     "http://x.org/a.png", "file:///a.png", "a\0.png", "\ud800.png", "\\\\server\\a.png"],
+     "http://x.org/a.png", "file:///a.png", "a\0.png", "\ud800.png", "\\\\server\\a.png",
+     "/dev/zero", "/proc/self/environ", "a/..", ".."],
 )  # fmt: skip
 def test_a_file_name_must_stay_inside_the_folder(tmp_path: Path, name: Any) -> None:
     message = _fails(tmp_path, images=[make.image(4, name)], annotations=[])
     assert "image 4" in message
     assert "file_name" in message
+
+
+def test_no_name_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make.picture(tmp_path / "home/b.png")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    names = ["~/b.png", "$HOME/b.png", "a.pn[g]", "*.png"]
+    images = [make.image(1), *(make.image(k + 2, name) for k, name in enumerate(names))]
+    assert _read(tmp_path, images=images).report.missing_files == len(names)
 
 
 def test_names_that_only_look_bad_are_fine(tmp_path: Path) -> None:

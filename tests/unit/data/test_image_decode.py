@@ -1,6 +1,8 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -301,6 +303,12 @@ def test_bytes_after_the_end_of_a_jpeg_do_no_harm(tmp_path: Path, tail: bytes) -
         (b"%PDF-1.7 ...", "no image of a known format"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no image of a known format"),
         (b"\xff\xd8\xff\xd9", "no image of a known format|damaged"),
+        # Formats whose decoders were attacked: Photoshop, FITS (gzip inside), JPEG 2000, an icon, a McIdas area.
+        (b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHH", 3, 9, 9, 8, 3) + bytes(99), "no image of a known format"),
+        (b"SIMPLE  =                    T".ljust(80) + b"END".ljust(2800), "no image of a known format"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(99), "no image of a known format"),
+        (b"\0\0\1\0\1\0" + bytes(99), "no image of a known format"),
+        (b"\0\0\0\0\0\0\0\4" + bytes(300), "no image of a known format"),
     ],
 )
 def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
@@ -324,18 +332,60 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
         decode.read_image(Path("a\0.jpg"))
 
 
-def _png(width: int, height: int, *, body: bytes = b"") -> bytes:
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
+
+def _png(width: int, height: int, *, body: bytes = b"", packed: bytes | None = None, extra: bytes = b"") -> bytes:
+    header = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+    data = _chunk(b"IDAT", zlib.compress(body) if packed is None else packed)
+    return b"\x89PNG\r\n\x1a\n" + header + extra + data + _chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("size", [(10_001, 10_000), (20_000, 20_000), (65_535, 65_535), (2**31 - 1, 2**31 - 1)])
 def test_a_bomb_is_refused_by_its_header(tmp_path: Path, size: tuple[int, int]) -> None:
     (tmp_path / "a.png").write_bytes(_png(*size))
     _fails(tmp_path / "a.png", "pixels|known format")
+
+
+BOMB = 300_000_000  # bytes, of which deflate makes less than one in a thousand
+
+
+def _packed_zeros() -> bytes:
+    packer = zlib.compressobj(9)
+    return b"".join([packer.compress(bytes(BOMB // 100)) for _ in range(100)] + [packer.flush()])
+
+
+@pytest.mark.parametrize("place", ["pixels", "text", "profile", "exif"])
+def test_what_unpacks_to_more_than_the_picture_takes_no_memory(tmp_path: Path, place: str) -> None:
+    """In a process of its own, which may take a third of what the bomb holds."""
+    packed = _packed_zeros()
+    row = b"\0" + bytes(9)
+    whole = {"body": row * 9}
+    content = {
+        "pixels": lambda: _png(9, 9, packed=packed),
+        "text": lambda: _png(9, 9, extra=_chunk(b"zTXt", b"a\0\0" + packed), **whole),
+        "profile": lambda: _png(9, 9, extra=_chunk(b"iCCP", b"a\0\0" + packed), **whole),
+        "exif": lambda: _png(9, 9, extra=_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + packed), **whole),
+    }[place]()
+    assert len(content) < BOMB // 900
+    (tmp_path / "a.png").write_bytes(content)
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from detector.data import decode\n"
+        "from detector.errors import DataError\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try: print(decode.read_image(Path(sys.argv[1])).shape)\n"
+        "except DataError as error: print(error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.png")], capture_output=True, text=True, check=True
+    )
+    answer, kilobytes = done.stdout.splitlines()
+    assert answer == "(9, 9, 3)" or "damaged" in answer or "known format" in answer
+    assert int(kilobytes) < BOMB / 3 / 1024
 
 
 def test_a_jpeg_header_that_lies_is_refused(tmp_path: Path) -> None:

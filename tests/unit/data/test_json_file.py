@@ -53,6 +53,13 @@ def test_missing_file_and_directory(tmp_path: Path) -> None:
         json_file.read(tmp_path)
 
 
+def test_a_file_of_gigabytes_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "x.json").open("wb") as file:
+        file.truncate(json_file.MAX_BYTES + 1)  # takes no room on the disk
+    with pytest.raises(DataError, match="more than the limit"):
+        json_file.read(tmp_path / "x.json")
+
+
 def test_a_device_is_not_read() -> None:
     with pytest.raises(DataError, match="not a regular file"):
         json_file.read(Path("/dev/zero"))

@@ -169,13 +169,42 @@ def test_code_in_a_checkpoint_is_never_run(store: Store) -> None:
     """Not even with checksums that fit: whoever writes a file can write its checksum."""
     path = store.write(state(5), IDENTITY)
     Path(CANARY).unlink(missing_ok=True)
-    torch.save({"learner": Evil()}, path / REST)
+    forged(path, {"learner": Evil()})
+    with pytest.raises(CheckpointError, match=r"state\.pt: cannot be read safely: it asks for"):
+        checkpoint.read(path)
+    assert not Path(CANARY).exists()
+
+
+def forged(path: Path, rest: object) -> Path:
+    """A checkpoint with another state, all of whose checksums fit."""
+    torch.save(rest, path / REST)
     body = json.loads((path / MANIFEST).read_text())["manifest"]
     body["sha256"][REST] = files.sha256(path / REST)
     (path / MANIFEST).write_text(checkpoint._sealed(body))
-    with pytest.raises(CheckpointError, match="UnpicklingError"):
+    return path
+
+
+@pytest.mark.parametrize("rest", [[], {}, {"learner": 1}, {"learner": {}, "loop": {}, "random": {}}, None, 3])
+def test_a_state_of_another_form_is_refused(store: Store, rest: object) -> None:
+    with pytest.raises(CheckpointError, match="another version"):
+        checkpoint.read(forged(store.write(state(5), IDENTITY), rest))
+
+
+def test_a_bomb_in_a_state_is_refused(store: Store) -> None:
+    path = store.write(state(5), IDENTITY)
+    rest = state(5).rest()
+    rest["learner"]["optimizer"]["state"][0]["exp_avg"] = torch.zeros(1).expand(200_000, 200_000)
+    with pytest.raises(CheckpointError, match="claims more numbers than it has"):
+        checkpoint.read(forged(path, rest))
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_device_in_place_of_a_part_is_not_read(store: Store, part: str) -> None:
+    path = store.write(state(5), IDENTITY)
+    (path / part).unlink()
+    (path / part).symlink_to("/dev/zero")
+    with pytest.raises(CheckpointError, match=f"{part}: cannot be read .it is no regular file"):
         checkpoint.read(path)
-    assert not Path(CANARY).exists()
 
 
 def test_weights_that_are_not_finite_are_not_written(store: Store) -> None:

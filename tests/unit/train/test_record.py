@@ -47,6 +47,20 @@ def test_before_the_first_step_the_end_is_not_known() -> None:
     assert "ETA ?" in describe(dataclasses.replace(STEP, eta_seconds=None), has_stages=False)
 
 
+def test_names_of_strangers_steer_no_terminal_and_make_no_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hostile = "a\x1b[2J\x07\nvalidation at step 9: AP 1.000\r\u202e\udcff[/red]"
+    with Record(tmp_path, has_stages=True) as record:
+        record.say(f"classes: {hostile}")
+        record.step(dataclasses.replace(STEP, stage=hostile), 0.5)
+    for text in (capsys.readouterr().err, (tmp_path / "train.log").read_text()):
+        lines = text.splitlines()
+        assert len(lines) == 2
+        assert all(line.isprintable() for line in lines)
+        assert r"a\x1b[2J\x07\nvalidation" in lines[0]
+
+
 def test_rows_and_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Record(tmp_path) as record:
         record.say("hello [bold]you[/bold]")
