@@ -1,5 +1,6 @@
 """What a run is made of: the data, and the facts that decide it besides the settings."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -60,6 +61,12 @@ def gather(data: DataPaths, config: RunConfig, target: torch.device, init: str, 
         facts=facts,
         identity=resuming.identity(config, facts),
     )
+
+
+def under(material: Material, config: RunConfig) -> Material:
+    """The same data under other settings of training; those that decide about the canvas stay."""
+    _require_statistics(config, material.facts.preprocess.canvas_hw)
+    return dataclasses.replace(material, config=config, identity=resuming.identity(config, material.facts))
 
 
 def _validation_columns(data: DataPaths, train_columns: Columns) -> Columns | None:
