@@ -103,7 +103,7 @@ def _trial(material: Material, init: str) -> Callable[[int], bool]:
                 preflight.rehearse(made.learner, tried)
         except torch.OutOfMemoryError:
             return False
-        return memory.peak(device) <= MARGIN * available
+        return (memory.peak(device) or 0) <= MARGIN * available
 
     return fits
 

@@ -85,11 +85,12 @@ def of_boxes(targets: Targets, priors: Priors, config: RunConfig) -> list[str]:
     overlap, other = _pairs(targets, config.decode.nms_iou)
     if overlap:
         causes.append(
-            f"{_pairs_text(overlap)} of objects of one class overlap by more than decode.nms_iou = {config.decode.nms_iou:g}, "
-            "of which one is always suppressed: boxes that stand twice, or a higher decode.nms_iou"
+            f"{_pairs_text(overlap)} of objects of one class overlap by more than decode.nms_iou = "
+            f"{config.decode.nms_iou:g}, of which one is always suppressed: boxes that stand twice, or a higher "
+            "decode.nms_iou"
         )
     if other:
-        causes.append(f"{_pairs_text(other)} of objects of different classes lie in the same place: look at these labels")
+        causes.append(f"{_pairs_text(other)} of objects of different classes in the same place: look at these labels")
     most = int(targets.is_object.sum(dim=1).max())
     limit = min(_SCORED, config.decode.max_detections)
     if most > limit:

@@ -25,9 +25,9 @@ class Forecast:
     """Of an image of the training split."""
     scoring_seconds: float | None
     """Of the whole validation split; None where there is none."""
-    peak_bytes: int
+    peak_bytes: int | None
     available_bytes: int | None
-    """None where that is not known."""
+    """Of a GPU."""
     estimate: Estimate
     minutes: float | None
     """Of a run that is limited by time."""
@@ -36,10 +36,8 @@ class Forecast:
     def lines(self) -> tuple[str, ...]:
         steps = ", ".join(self._step(need) for need in self.needs)
         scoring = "" if self.scoring_seconds is None else f", {seconds_text(self.scoring_seconds)} a scoring"
-        available = "" if self.available_bytes is None else f" of {self.available_bytes / _GIB:.1f}"
         return (
-            f"preflight: {steps}{scoring}; up to {self.most_objects} objects an image; "
-            f"{self.peak_bytes / _GIB:.1f}{available} GiB of memory",
+            f"preflight: {steps}{scoring}; up to {self.most_objects} objects an image{self._memory()}",
             f"preflight: {self._whole()}",
             *self._warnings(),
         )
@@ -61,6 +59,12 @@ class Forecast:
         what = "images" if shape.window_hw == self.canvas_hw else "cut-outs"
         stage = f" in stage {need.phase.stage}" if need.phase.stage else ""
         return f"{seconds_text(need.seconds)} a step of {shape.size} {what} of {width}x{height}{stage}"
+
+    def _memory(self) -> str:
+        if self.peak_bytes is None:
+            return ""
+        available = "" if self.available_bytes is None else f" of {self.available_bytes / _GIB:.1f}"
+        return f"; {self.peak_bytes / _GIB:.1f}{available} GiB of memory"
 
     def _whole(self) -> str:
         scorings = self.estimate.evaluations

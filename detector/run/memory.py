@@ -1,7 +1,7 @@
 """Memory of the device: how much was used, and what is done where it is too little."""
 
 import dataclasses
-import resource
+import gc
 import sys
 
 import torch
@@ -13,14 +13,19 @@ from detector.train.learner import Learner
 
 def reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
+        gc.collect()  # networks that are gone, and hang together in circles
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def peak(device: torch.device) -> int:
-    """Bytes: on a GPU those that torch took since the reset; else the most that this process ever had."""
+def peak(device: torch.device) -> int | None:
+    """Bytes: of a GPU what torch took since the reset, else the most that this process ever had; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
+    if sys.platform == "win32":
+        return None
+    import resource
+
     unit = 1 if sys.platform == "darwin" else 1024
     return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 

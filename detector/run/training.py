@@ -97,7 +97,9 @@ def train(
                 record.say(line)
             if held is not None:
                 introduction.introduce_past(record, held, past, cut)
-            _warm_up(made, material, record.say, is_new=past is None)
+            _compile(made, material, record.say)
+            if past is None:  # else it fitted before
+                _preflight(made, material, record.say)
             outcome = _fit(made, material, folder, record, past)
     balance.draw(folder.metrics, folder.balance_plot)
     return outcome
@@ -126,21 +128,19 @@ def forecast(
     introduction.introduce(say, material, made)
     for line in chosen:
         say(line)
-    found = _warm_up(made, material, say, is_new=True)
-    assert found is not None
-    return found
+    _compile(made, material, say)
+    return preflight.run(made, material, say)
 
 
-def _warm_up(made: Assembly, material: Material, say: Callable[[str], None], *, is_new: bool) -> Forecast | None:
+def _compile(made: Assembly, material: Material, say: Callable[[str], None]) -> None:
     trial = assembly.compile_network(made, material)
     if trial is not None:
         say(trial.sentence())
-    if not is_new:  # it fitted before
-        return None
-    found = preflight.run(made, material, say)
-    for line in found.lines():
+
+
+def _preflight(made: Assembly, material: Material, say: Callable[[str], None]) -> None:
+    for line in preflight.run(made, material, say).lines():
         say(line)
-    return found
 
 
 def _held(out: Path | None, *, resume: bool) -> RunFolder | None:

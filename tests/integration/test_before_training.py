@@ -107,7 +107,7 @@ def test_a_run_ends_with_the_same_bytes_without_it(
         assert train([str(data), "--steps", "5", "--out", str(tmp_path / name), *RUN]) == 0
         sums.append(hashlib.sha256((tmp_path / name / "last.safetensors").read_bytes()).hexdigest())
         assert ("preflight: about" in capsys.readouterr().err) == (name == "with")
-        monkeypatch.setattr("detector.run.training._warm_up", lambda *_, **__: None)
+        monkeypatch.setattr("detector.run.training._preflight", lambda *_: None)
     assert sums[0] == sums[1]
 
 

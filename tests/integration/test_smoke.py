@@ -43,7 +43,7 @@ def test_labels_that_contradict_one_another_are_named(
     assert train([str(many), "--smoke", *TINY]) == 1
     said = capsys.readouterr().out
     assert said.startswith("FAIL  AP50 0")
-    assert "of different classes lie in the same place: look at these labels" in said
+    assert "of different classes in the same place: look at these labels" in said
 
 
 def test_what_cannot_be_read_is_left_out(

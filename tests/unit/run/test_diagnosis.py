@@ -79,7 +79,7 @@ def test_tiny_objects_and_the_size_that_would_do() -> None:
 def test_objects_in_the_same_place() -> None:
     assert "1 pair of objects of one class overlap" in of_boxes([[4, 4, 36, 40], [4, 4, 36, 41]])
     said = of_boxes([[4, 4, 36, 40], [4, 4, 36, 41]], [0, 1])
-    assert "1 pair of objects of different classes lie in the same place" in said
+    assert "1 pair of objects of different classes in the same place" in said
     assert "of one class" not in said
 
 
