@@ -37,8 +37,8 @@ def of_run(config: RunConfig, loaded: Loaded, auto: Auto) -> RunConfig:
     return _with(config, before.data.batch_size, lr)
 
 
-def choose(material: Material, init: str, auto: Auto) -> tuple[Material, tuple[str, ...]]:
-    """The material with the largest batch that fits, and what is to be said of it.
+def choose(material: Material, init: str, auto: Auto) -> Material:
+    """The material with the largest batch that fits, and a remark on it.
 
     Raises:
         DetectorError: not even one image fits.
@@ -47,7 +47,7 @@ def choose(material: Material, init: str, auto: Auto) -> tuple[Material, tuple[s
     before = config.data.batch_size
     if device.type != "cuda":
         said = f"batch size: {before}, that of the settings: on a CPU a larger one saves no time"
-        return material, (said,)
+        return materials.under(material, config, said)
     most = max(before, len(material.columns) // STEPS_IN_AN_EPOCH)
     size = largest(_trial(material, init), before, most)
     if size is None:
@@ -56,7 +56,7 @@ def choose(material: Material, init: str, auto: Auto) -> tuple[Material, tuple[s
     chosen = _with(config, size, lr)
     rate = f", optim.lr {lr:.2g} instead of {config.optim.lr:.2g}" if lr != config.optim.lr else ""
     limit = f"; more would leave fewer than {STEPS_IN_AN_EPOCH} steps in an epoch" if 2 * size > most else ""
-    return materials.under(material, chosen), (f"batch size: {size} instead of {before}{rate}{limit}",)
+    return materials.under(material, chosen, f"batch size: {size} instead of {before}{rate}{limit}")
 
 
 def largest(fits: Callable[[int], bool], start: int, most: int) -> int | None:

@@ -29,6 +29,8 @@ def introduce(say: Callable[[str], None], material: Material, assembly: Assembly
         say(f"teacher: {trained.config.distill.teacher}")
     if assembly.weights:
         say(assembly.weights.sentence())
+    for remark in material.remarks:
+        say(remark)
 
 
 def introduce_past(record: Record, held: RunFolder, past: Past | None, cut: int) -> None:

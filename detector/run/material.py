@@ -31,6 +31,8 @@ class Material:
     val_columns: Columns | None
     facts: run_folder.Facts
     identity: Identity
+    remarks: tuple[str, ...] = ()
+    """On what was chosen for the user."""
 
 
 def gather(data: DataPaths, config: RunConfig, target: torch.device, init: str, loaded: Loaded | None) -> Material:
@@ -63,10 +65,11 @@ def gather(data: DataPaths, config: RunConfig, target: torch.device, init: str, 
     )
 
 
-def under(material: Material, config: RunConfig) -> Material:
+def under(material: Material, config: RunConfig, *remarks: str) -> Material:
     """The same data under other settings of training; those that decide about the canvas stay."""
     _require_statistics(config, material.facts.preprocess.canvas_hw)
-    return dataclasses.replace(material, config=config, identity=resuming.identity(config, material.facts))
+    identity = resuming.identity(config, material.facts)
+    return dataclasses.replace(material, config=config, identity=identity, remarks=remarks)
 
 
 def _validation_columns(data: DataPaths, train_columns: Columns) -> Columns | None:

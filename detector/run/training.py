@@ -75,34 +75,37 @@ def train(
         if auto_batch and loaded is not None:
             config = batch_size.of_run(config, loaded, auto_batch)
         material = material_of(data, config, target, init, loaded)
-        chosen: tuple[str, ...] = ()
         past = None
         if held is not None and loaded is not None:
             past = _past(held, loaded, material, resume=resume)
             if past.state.loop.finished:
                 return _of_finished(held)
         elif auto_batch:
-            material, chosen = batch_size.choose(material, init, auto_batch)
+            material = batch_size.choose(material, init, auto_batch)
         made = assembly.build(material, init, past)
         folder = held or run_folder.claim(out)
         if held is None:
             stack.enter_context(RunLock(folder.path))
-        folder.clean()
-        run_folder.describe(folder, material.config, material.facts)
-        cut = folder.cut_metrics(past.state.loop.metrics_bytes if past else 0)
-        writer = board.open_in(folder.path) if tensorboard else None
-        with Record(folder.path, has_stages=bool(config.stages), board=writer) as record:
-            introduction.introduce(record.say, material, made)
-            for line in chosen:
-                record.say(line)
-            if held is not None:
-                introduction.introduce_past(record, held, past, cut)
-            _compile(made, material, record.say)
-            if past is None:  # else it fitted before
-                _preflight(made, material, record.say)
-            outcome = _fit(made, material, folder, record, past)
+        outcome = _train_in(folder, made, material, past, is_new=held is None, tensorboard=tensorboard)
     balance.draw(folder.metrics, folder.balance_plot)
     return outcome
+
+
+def _train_in(
+    folder: RunFolder, made: Assembly, material: Material, past: Past | None, *, is_new: bool, tensorboard: bool
+) -> TrainOutcome:
+    folder.clean()
+    run_folder.describe(folder, material.config, material.facts)
+    cut = folder.cut_metrics(past.state.loop.metrics_bytes if past else 0)
+    writer = board.open_in(folder.path) if tensorboard else None
+    with Record(folder.path, has_stages=bool(material.config.stages), board=writer) as record:
+        introduction.introduce(record.say, material, made)
+        if not is_new:
+            introduction.introduce_past(record, folder, past, cut)
+        _compile(made, material, record.say)
+        if past is None:  # else it fitted before
+            _preflight(made, material, record.say)
+        return _fit(made, material, folder, record, past)
 
 
 def forecast(
@@ -121,13 +124,10 @@ def forecast(
         raise ConfigError(f"{out}: holds a run, which goes on as it began; name another --out, or leave --dry-run out")
     run_folder.require_free(out)
     material = material_of(data, config, target, init, None)
-    chosen: tuple[str, ...] = ()
     if auto_batch:
-        material, chosen = batch_size.choose(material, init, auto_batch)
+        material = batch_size.choose(material, init, auto_batch)
     made = assembly.build(material, init)
     introduction.introduce(say, material, made)
-    for line in chosen:
-        say(line)
     _compile(made, material, say)
     return preflight.run(made, material, say)
 

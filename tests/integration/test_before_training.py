@@ -219,23 +219,20 @@ def test_the_largest_batch_that_fits(
     shapes.write(shapes.plain(tmp_path, "train"), count=16 * 16, seed=1, size_hw=(24, 32))
     config = settings({"data.batch_size": 4, "data.crops.share": 0.0, "stages": []})
     wanted = on_a_gpu(monkeypatch, gathered(tmp_path, config), fits)
-    found, said = batch_size.choose(wanted, "none", batch_size.Auto(keep_lr=False))
+    found = batch_size.choose(wanted, "none", batch_size.Auto(keep_lr=False))
     assert found.config.data.batch_size == size
     assert found.config.optim.lr == pytest.approx(lr)
     assert found.identity.config == config_file.dump(found.config)
-    assert f"batch size: {size} instead of 4, optim.lr" in said[0]
-    kept, _ = batch_size.choose(wanted, "none", batch_size.Auto(keep_lr=True))
+    assert f"batch size: {size} instead of 4, optim.lr" in found.remarks[0]
+    kept = batch_size.choose(wanted, "none", batch_size.Auto(keep_lr=True))
     assert kept.config.optim.lr == config.optim.lr
 
 
 def test_a_run_goes_on_with_the_batch_size_that_was_found(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def choose(of: Material, *_: object) -> tuple[Material, tuple[str, ...]]:
-        return material.under(of, settings_with(of.config, 3, 0.002)), ("batch size: 3",)
-
-    def settings_with(config: RunConfig, size: int, lr: float) -> RunConfig:
-        return config_file.override(config, {"data.batch_size": size, "optim.lr": lr})
+    def choose(of: Material, *_: object) -> Material:
+        return material.under(of, config_file.override(of.config, {"data.batch_size": 3, "optim.lr": 0.002}))
 
     monkeypatch.setattr(batch_size, "choose", choose)
     options = [word for word in RUN if word not in ("--batch-size", "2")]
