@@ -52,10 +52,13 @@ def choose(material: Material, init: str, auto: Auto) -> Material:
     size = largest(_trial(material, init), before, most)
     if size is None:
         raise DetectorError("not even a batch of one image fits into the memory of the device; lower --image-size")
+    few = f"; twice as many would leave fewer than {STEPS_IN_AN_EPOCH} steps in an epoch"
+    limit = few if size >= before and 2 * size > most else ""
+    if size == before:
+        return materials.under(material, config, f"batch size: {size}, that of the settings{limit}")
     lr = config.optim.lr if auto.keep_lr else lr_for(config, size)
     chosen = _with(config, size, lr)
     rate = f", optim.lr {lr:.2g} instead of {config.optim.lr:.2g}" if lr != config.optim.lr else ""
-    limit = f"; more would leave fewer than {STEPS_IN_AN_EPOCH} steps in an epoch" if 2 * size > most else ""
     return materials.under(material, chosen, f"batch size: {size} instead of {before}{rate}{limit}")
 
 
