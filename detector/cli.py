@@ -25,9 +25,7 @@ from detector.printable import visible
 
 Options = TypeVar("Options", bound=forms.Form)
 
-SIGNALLED = 128
-"""Plus the number of the signal is the exit code."""
-INTERRUPTED = SIGNALLED + signal.SIGINT
+INTERRUPTED = commands.SIGNALLED + signal.SIGINT
 
 COMMANDS = ("train", "eval", "predict", "report", "compare", "status", "replay", "benchmark")
 
@@ -135,33 +133,18 @@ def _train(options: forms.Train) -> Answer:
 
         options = replace(options, out=run_folder.last_unfinished())
     config = forms.config_of(options)
-    if options.data is None and options.train_json is None:
-        raise ConfigError("train needs DATA, or --train-json")
-    if options.images is not None and options.train_json is None and options.val_json is None:
-        raise ConfigError("--images goes with --train-json or --val-json; DATA knows its own images")
+    forms.check_train(options)
 
     from detector import run
-    from detector.evaluate import text
 
     data = run.DataPaths(
         folder=options.data, train_json=options.train_json, val_json=options.val_json, images=options.images
     )
-    outcome = run.train(data, config, out=options.out, init=options.init, device=options.device, resume=options.resume)
-    # A run that was stopped before its first validation has no best model yet.
-    model = outcome.best if outcome.best.exists() else outcome.last
-    lines = [] if outcome.scores is None else ["best model on the validation split:", text.table(outcome.scores), ""]
-    return Answer(
-        text="\n".join([*lines, f"run    {outcome.run_folder}", f"model  {model}"]),
-        values={
-            "run_folder": str(outcome.run_folder),
-            "model": str(model),
-            "last": str(outcome.last),
-            "interrupted": outcome.interrupted_by is not None,
-            "scores": None if outcome.scores is None else text.as_json(outcome.scores),
-        },
-        warnings=outcome.remarks,
-        exit_code=0 if outcome.interrupted_by is None else SIGNALLED + outcome.interrupted_by,
-    )
+    if options.smoke:
+        return commands.smoke(data, config, options)
+    if options.dry_run:
+        return commands.dry_run(data, config, options)
+    return commands.train(data, config, options)
 
 
 def _evaluate(options: forms.Evaluate) -> Answer:

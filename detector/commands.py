@@ -1,14 +1,79 @@
-"""What `report` and `compare` do with their options; `cli` opens the door to them."""
+"""What `train`, `report` and `compare` do with their options; `cli` opens the door to them."""
 
 import sys
 from typing import TYPE_CHECKING
 
 from detector.answer import Answer
+from detector.options import Train, names_lr
 from detector.printable import visible
 from detector.report_options import Compare, Report
 
 if TYPE_CHECKING:
-    from detector.run import EvalOutcome
+    from detector.config import RunConfig
+    from detector.run import Auto, DataPaths, EvalOutcome
+
+SIGNALLED = 128
+"""Plus the number of the signal is the exit code."""
+FAILED = 1
+
+
+def train(data: "DataPaths", config: "RunConfig", options: Train) -> Answer:
+    from detector import run
+    from detector.evaluate import text
+
+    outcome = run.train(
+        data,
+        config,
+        out=options.out,
+        init=options.init,
+        device=options.device,
+        resume=options.resume,
+        auto_batch=_auto_batch(options),
+        tensorboard=options.tensorboard,
+    )
+    # A run that was stopped before its first validation has no best model yet.
+    model = outcome.best if outcome.best.exists() else outcome.last
+    lines = [] if outcome.scores is None else ["best model on the validation split:", text.table(outcome.scores), ""]
+    return Answer(
+        text="\n".join([*lines, f"run    {outcome.run_folder}", f"model  {model}"]),
+        values={
+            "run_folder": str(outcome.run_folder),
+            "model": str(model),
+            "last": str(outcome.last),
+            "interrupted": outcome.interrupted_by is not None,
+            "scores": None if outcome.scores is None else text.as_json(outcome.scores),
+        },
+        warnings=outcome.remarks,
+        exit_code=0 if outcome.interrupted_by is None else SIGNALLED + outcome.interrupted_by,
+    )
+
+
+def dry_run(data: "DataPaths", config: "RunConfig", options: Train) -> Answer:
+    from detector import run
+
+    found = run.forecast(
+        data,
+        config,
+        out=options.out,
+        init=options.init,
+        device=options.device,
+        say=_say,
+        auto_batch=_auto_batch(options),
+    )
+    return Answer(text="\n".join(found.lines()), values=found.values())
+
+
+def smoke(data: "DataPaths", config: "RunConfig", options: Train) -> Answer:
+    from detector import run
+
+    outcome = run.smoke(data, config, init=options.init, device=options.device, say=_say)
+    return Answer(text=outcome.text(), values=outcome.values(), exit_code=0 if outcome.passed else FAILED)
+
+
+def _auto_batch(options: Train) -> "Auto | None":
+    from detector import run
+
+    return run.Auto(keep_lr=names_lr(options)) if options.batch_size == "auto" else None
 
 
 def thresholds(outcome: "EvalOutcome") -> str:

@@ -34,6 +34,8 @@ examples:
   detector train --train-json a.json --val-json b.json --images pictures/
   detector train data/blood-cells --config runs/train-001/config.yaml
   detector train data/blood-cells --out runs/train-001 --resume --epochs 80
+  detector train data/blood-cells --dry-run
+  detector train data/blood-cells --smoke
 """
 
 EVAL_EXAMPLES = """\
@@ -117,6 +119,10 @@ class Train:
     """Run folder."""
     resume: Annotated[bool, conf.arg(help_behavior_hint="")] = False
     """Go on with the unfinished run in --out, or the last of runs/, with its settings; a longer length is allowed."""
+    dry_run: Annotated[bool, conf.arg(help_behavior_hint="")] = False
+    """Measure memory, seconds a step and the time of the whole run, and stop; nothing is written."""
+    smoke: Annotated[bool, conf.arg(help_behavior_hint="")] = False
+    """Learn eight images by heart and say PASS, or what is wrong; nothing is written."""
     init: Annotated[str, conf.arg(metavar="imagenet|none|FILE")] = "none"
     """First weights. imagenet downloads the trunk once; FILE is a model file."""
     teacher: Annotated[Path | None, shown("FILE")] = None
@@ -126,8 +132,8 @@ class Train:
     compile: Compile = False
     image_size: Annotated[int | None, shown("S")] = None
     """Longer side of the network input in pixels."""
-    batch_size: Annotated[int | None, shown("B")] = None
-    """Images a step."""
+    batch_size: Annotated[int | Literal["auto"] | None, shown("B|auto")] = None
+    """Images a step. auto takes what fits into the GPU, and a learning rate that goes with it."""
     lr: Annotated[float | None, shown("X")] = None
     """Learning rate."""
     seed: Annotated[int | None, shown("N")] = None
@@ -143,6 +149,8 @@ class Train:
     """Processes that read images; 0 reads in the main one."""
     cache: Annotated[Literal["none", "disk"] | None, shown("none|disk")] = None
     """disk keeps decoded images in your cache folder, for later epochs and runs."""
+    tensorboard: Annotated[bool, conf.arg(help_behavior_hint="")] = False
+    """Write the curves for TensorBoard too, where that package is installed."""
     train_json: Annotated[Path | None, shown("FILE")] = None
     """COCO JSON to learn from, in place of that of DATA."""
     val_json: Annotated[Path | None, shown("FILE")] = None
@@ -270,6 +278,32 @@ def parse_replay(argv: Sequence[str]) -> Replay:
     return parse(Replay, argv, prog="detector replay", examples=REPLAY_EXAMPLES)
 
 
+def check_train(options: Train) -> None:
+    """There is data, and no option that the others leave without a meaning."""
+    if options.data is None and options.train_json is None:
+        raise ConfigError("train needs DATA, or --train-json")
+    if options.images is not None and options.train_json is None and options.val_json is None:
+        raise ConfigError("--images goes with --train-json or --val-json; DATA knows its own images")
+    lengths = (options.epochs, options.steps, options.minutes)
+    given = {
+        "--resume": options.resume,
+        "--tensorboard": options.tensorboard,
+        "--dry-run": options.smoke and options.dry_run,
+        "--out": options.smoke and options.out is not None,
+        "--batch-size auto": options.smoke and options.batch_size == "auto",
+        "--epochs, --steps or --minutes": options.smoke and any(length is not None for length in lengths),
+    }
+    for name, is_given in given.items():
+        if (options.smoke or options.dry_run) and is_given:
+            other = "--smoke" if options.smoke else "--dry-run"
+            raise ConfigError(f"{name} has no meaning beside {other}; leave one of them out")
+
+
+def names_lr(options: Train) -> bool:
+    """Whether the user chose the learning rate."""
+    return options.lr is not None or any(text.partition("=")[0].strip() == "optim.lr" for text in options.settings)
+
+
 def check_eval_data(options: Evaluate) -> None:
     """The data of eval is a folder, or one file with its images."""
     if options.annotations is None:
@@ -329,7 +363,7 @@ def _own_options(options: Train) -> dict[str, object]:
         "distill.teacher": None if options.teacher is None else str(options.teacher),
         "memory.heads": options.heads,
         "data.image_size": options.image_size,
-        "data.batch_size": options.batch_size,
+        "data.batch_size": None if options.batch_size == "auto" else options.batch_size,
         "data.workers": options.workers,
         "data.cache": options.cache,
         "compile": options.compile or None,

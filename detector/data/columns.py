@@ -1,7 +1,7 @@
 """A COCO file as flat numpy arrays: no Python object per image or box, so that loader processes share them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +84,34 @@ class Columns:
     def objects(self, row: int) -> slice:
         """Where the objects of an image stand in `boxes`, `labels` and `is_crowd`."""
         return slice(int(self.offsets[row]), int(self.offsets[row + 1]))
+
+
+def subset(columns: Columns, rows: Sequence[int], keep: NDArray[np.bool_] | None = None) -> Columns:
+    """Some of the images; the report stays that of the whole file.
+
+    Args:
+        columns: The split.
+        rows: Its images that are wanted, in that order.
+        keep: Bool [T]: objects of the split that come along; None for all.
+    """
+    kept = [
+        [place for place in range(*columns.objects(row).indices(len(columns.labels))) if keep is None or keep[place]]
+        for row in rows
+    ]
+    places = np.array([place for of_row in kept for place in of_row], np.int64)
+    name_bytes, name_offsets = pack_names([columns.file_name(row) for row in rows])
+    chosen = np.array(rows, np.int64)
+    return replace(
+        columns,
+        image_ids=columns.image_ids[chosen],
+        name_bytes=name_bytes,
+        name_offsets=name_offsets,
+        sizes_hw=columns.sizes_hw[chosen],
+        offsets=np.cumsum([0, *(len(of_row) for of_row in kept)]),
+        boxes=columns.boxes[places],
+        labels=columns.labels[places],
+        is_crowd=columns.is_crowd[places],
+    )
 
 
 def pack_names(names: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

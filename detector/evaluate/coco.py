@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from detector.data import coco as coco_file
 from detector.data import records
+from detector.data.columns import Columns
 from detector.data.records import Table
 from detector.errors import DataError
 from detector.evaluate import engines
@@ -209,6 +210,33 @@ def read_truth(path: Path) -> Truth:
         objects=objects,
         records=places,
         notes=tuple(notes),
+    )
+
+
+def truth_of(columns: Columns) -> Truth:
+    """Columns as a truth: their boxes are clipped to the images, and areas are those of the boxes."""
+    image_ids = np.sort(columns.image_ids)
+    category_ids = np.array(columns.label_map.category_ids, np.int64)
+    order: list[int] = np.argsort(category_ids).tolist()
+    boxes = columns.boxes.astype(np.float64)
+    boxes_xywh = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1)
+    rows_of_images = np.searchsorted(image_ids, columns.image_ids)
+    return Truth(
+        source=columns.annotations,
+        image_ids=image_ids,
+        category_ids=category_ids[order],
+        names=tuple(columns.label_map.names[place] for place in order),
+        objects=Objects(
+            num_images=len(image_ids),
+            num_classes=len(category_ids),
+            image_rows=np.repeat(rows_of_images, np.diff(columns.offsets)),
+            class_rows=np.argsort(order)[columns.labels],
+            boxes_xywh=boxes_xywh,
+            areas=boxes_xywh[:, 2:].prod(axis=1),
+            is_crowd=columns.is_crowd,
+        ),
+        records=np.arange(len(columns.labels)),
+        notes=(),
     )
 
 

@@ -1,24 +1,32 @@
 """The composition root: what each command does, put together from the packages below."""
 
+from detector.run.batch_size import Auto
 from detector.run.comparing import CompareOutcome, compare
 from detector.run.data_paths import DataPaths
+from detector.run.forecasting import Forecast
 from detector.run.predicting import predict
 from detector.run.reporting import ReportOutcome, report
 from detector.run.scoring import EvalOutcome, evaluate, evaluate_files
-from detector.run.training import TrainOutcome, train
+from detector.run.smoke_test import SmokeOutcome, smoke
+from detector.run.training import TrainOutcome, forecast, train
 from detector.train.forensics import replay
 
 __all__ = [
+    "Auto",
     "CompareOutcome",
     "DataPaths",
     "EvalOutcome",
+    "Forecast",
     "ReportOutcome",
+    "SmokeOutcome",
     "TrainOutcome",
     "compare",
     "evaluate",
     "evaluate_files",
+    "forecast",
     "predict",
     "replay",
     "report",
+    "smoke",
     "train",
 ]

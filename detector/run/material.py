@@ -1,5 +1,6 @@
 """What a run is made of: the data, and the facts that decide it besides the settings."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ class Material:
     val_columns: Columns | None
     facts: run_folder.Facts
     identity: Identity
+    remarks: tuple[str, ...] = ()
+    """On what was chosen for the user."""
 
 
 def gather(data: DataPaths, config: RunConfig, target: torch.device, init: str, loaded: Loaded | None) -> Material:
@@ -60,6 +63,13 @@ def gather(data: DataPaths, config: RunConfig, target: torch.device, init: str, 
         facts=facts,
         identity=resuming.identity(config, facts),
     )
+
+
+def under(material: Material, config: RunConfig, *remarks: str) -> Material:
+    """The same data under other settings of training; those that decide about the canvas stay."""
+    _require_statistics(config, material.facts.preprocess.canvas_hw)
+    identity = resuming.identity(config, material.facts)
+    return dataclasses.replace(material, config=config, identity=identity, remarks=remarks)
 
 
 def _validation_columns(data: DataPaths, train_columns: Columns) -> Columns | None:

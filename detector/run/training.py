@@ -14,17 +14,18 @@ from detector.config import RunConfig
 from detector.data import loader
 from detector.errors import CheckpointError, ConfigError, DetectorError
 from detector.evaluate.coco import Scores
-from detector.model import compiled, pretrained
-from detector.model import detector as network
 from detector.model import device as devices
 from detector.model.model_file import TrainedModel
 from detector.report import balance
-from detector.run import resuming
+from detector.run import assembly, batch_size, introduction, memory, preflight, resuming
+from detector.run.assembly import Assembly, Past
+from detector.run.batch_size import Auto
 from detector.run.data_paths import DataPaths
 from detector.run.material import Material
 from detector.run.material import gather as material_of
 from detector.run.model_keeper import ModelKeeper, read_scores
-from detector.train import distillation, engine, forensics, run_folder, schedule
+from detector.run.preflight import Forecast
+from detector.train import board, engine, forensics, run_folder
 from detector.train.checkpoint import Identity, Loaded, NotWrittenError, Store
 from detector.train.engine import Outcome, Task
 from detector.train.health import DivergedError, Suspect
@@ -51,52 +52,105 @@ class TrainOutcome:
     """What the user should know."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Past:
-    """A run that is gone on with."""
-
-    loaded: Loaded
-    state: TrainingState
-    """That of the checkpoint, under the length that is wanted now."""
-    remarks: tuple[str, ...]
-
-
 def train(
-    data: DataPaths, config: RunConfig, *, out: Path | None, init: str, device: str, resume: bool = False
+    data: DataPaths,
+    config: RunConfig,
+    *,
+    out: Path | None,
+    init: str,
+    device: str,
+    resume: bool = False,
+    auto_batch: Auto | None = None,
+    tensorboard: bool = False,
 ) -> TrainOutcome:
     """Train a detector, or go on with the run in `out`; see `detector train --help`."""
     target = devices.resolve(device)
-    held = run_folder.existing(out)
-    if held is None:
-        if resume:
-            raise ConfigError(f"{out or 'runs'}: holds no run to resume; leave --resume out to start one")
-        run_folder.require_free(out)
+    held = _held(out, resume=resume)
+    if tensorboard:
+        board.require()
     with ExitStack() as stack:
         if held is not None:
             stack.enter_context(RunLock(held.path))
         loaded = None if held is None else _newest(held)
+        if auto_batch and loaded is not None:
+            config = batch_size.of_run(config, loaded, auto_batch)
         material = material_of(data, config, target, init, loaded)
         past = None
         if held is not None and loaded is not None:
             past = _past(held, loaded, material, resume=resume)
             if past.state.loop.finished:
                 return _of_finished(held)
-        trained, learner, weights = _build(material, init, past)
+        elif auto_batch:
+            material = batch_size.choose(material, init, auto_batch)
+        made = assembly.build(material, init, past)
         folder = held or run_folder.claim(out)
         if held is None:
             stack.enter_context(RunLock(folder.path))
-        folder.clean()
-        run_folder.describe(folder, config, material.facts)
-        cut = folder.cut_metrics(past.state.loop.metrics_bytes if past else 0)
-        with Record(folder.path, has_stages=bool(config.stages)) as record:
-            _introduce(record, material, trained, weights)
-            if held is not None:
-                _introduce_past(record, held, past, cut)
-            if config.compile:
-                record.say(_compile(trained, target, material.facts.dtype).sentence())
-            outcome = _fit(learner, trained, material, folder, record, past)
+        outcome = _train_in(folder, made, material, past, is_new=held is None, tensorboard=tensorboard)
     balance.draw(folder.metrics, folder.balance_plot)
     return outcome
+
+
+def _train_in(
+    folder: RunFolder, made: Assembly, material: Material, past: Past | None, *, is_new: bool, tensorboard: bool
+) -> TrainOutcome:
+    folder.clean()
+    run_folder.describe(folder, material.config, material.facts)
+    cut = folder.cut_metrics(past.state.loop.metrics_bytes if past else 0)
+    writer = board.open_in(folder.path) if tensorboard else None
+    with Record(folder.path, has_stages=bool(material.config.stages), board=writer) as record:
+        introduction.introduce(record.say, material, made)
+        if not is_new:
+            introduction.introduce_past(record, folder, past, cut)
+        _compile(made, material, record.say)
+        if past is None:  # else it fitted before
+            _preflight(made, material, record.say)
+        return _fit(made, material, folder, record, past)
+
+
+def forecast(
+    data: DataPaths,
+    config: RunConfig,
+    *,
+    out: Path | None,
+    init: str,
+    device: str,
+    say: Callable[[str], None],
+    auto_batch: Auto | None = None,
+) -> Forecast:
+    """Do all that comes before the first step of a run, and write nothing; see `detector train --dry-run`."""
+    target = devices.resolve(device)
+    if run_folder.existing(out):
+        raise ConfigError(f"{out}: holds a run, which goes on as it began; name another --out, or leave --dry-run out")
+    run_folder.require_free(out)
+    material = material_of(data, config, target, init, None)
+    if auto_batch:
+        material = batch_size.choose(material, init, auto_batch)
+    made = assembly.build(material, init)
+    introduction.introduce(say, material, made)
+    _compile(made, material, say)
+    return preflight.run(made, material, say)
+
+
+def _compile(made: Assembly, material: Material, say: Callable[[str], None]) -> None:
+    trial = assembly.compile_network(made, material)
+    if trial is not None:
+        say(trial.sentence())
+
+
+def _preflight(made: Assembly, material: Material, say: Callable[[str], None]) -> None:
+    for line in preflight.run(made, material, say).lines():
+        say(line)
+
+
+def _held(out: Path | None, *, resume: bool) -> RunFolder | None:
+    """The folder of the run that is gone on with; None for a new one."""
+    held = run_folder.existing(out)
+    if held is None:
+        if resume:
+            raise ConfigError(f"{out or 'runs'}: holds no run to resume; leave --resume out to start one")
+        run_folder.require_free(out)
+    return held
 
 
 def _newest(held: RunFolder) -> Loaded | None:
@@ -114,27 +168,10 @@ def _newest(held: RunFolder) -> Loaded | None:
     return loaded
 
 
-def _past(held: RunFolder, loaded: Loaded, material: Material, *, resume: bool) -> _Past:
+def _past(held: RunFolder, loaded: Loaded, material: Material, *, resume: bool) -> Past:
     remarks = resuming.require_same(held, loaded, material.identity, material.config, resume=resume)
     state, said = resuming.replan(loaded.state, loaded.identity, material.config, num_images=len(material.columns))
-    return _Past(loaded=loaded, state=state, remarks=(*loaded.remarks, *remarks, *said))
-
-
-def _build(material: Material, init: str, past: _Past | None) -> tuple[TrainedModel, Learner, pretrained.Loaded | None]:
-    """The network with what changes it, from the first weights or where the run stopped."""
-    config, facts = material.config, material.facts
-    torch.manual_seed(config.seed)
-    model = network.build(config, num_classes=len(facts.label_map), preprocess=facts.preprocess)
-    weights = pretrained.initialise(model, init, config) if past is None else None
-    model.to(facts.device)
-    trained = TrainedModel(model=model, config=config, label_map=facts.label_map, preprocess=facts.preprocess)
-    learner = _learner(trained, facts.dtype)
-    if past is not None:
-        try:
-            learner.restore(past.state.learner)
-        except CheckpointError as error:
-            raise CheckpointError(f"{past.loaded.path}: {error}") from error
-    return trained, learner, weights
+    return Past(loaded=loaded, state=state, remarks=(*loaded.remarks, *remarks, *said))
 
 
 def _of_finished(held: RunFolder) -> TrainOutcome:
@@ -148,14 +185,8 @@ def _of_finished(held: RunFolder) -> TrainOutcome:
     )
 
 
-def _fit(
-    learner: Learner,
-    trained: TrainedModel,
-    material: Material,
-    folder: RunFolder,
-    record: Record,
-    past: _Past | None,
-) -> TrainOutcome:
+def _fit(made: Assembly, material: Material, folder: RunFolder, record: Record, past: Past | None) -> TrainOutcome:
+    learner, trained = made.learner, made.trained
     store = Store(folder.checkpoints)
     if past is not None:
         store.set_aside(past.loaded.path)
@@ -256,23 +287,11 @@ def _in_smaller_parts(
     error: torch.OutOfMemoryError, learner: Learner, store: Store, record: Record, config: RunConfig
 ) -> TrainingState:
     """The last good state, for a learner that takes the same batches in twice as many parts."""
-    reason = f"the device has not enough memory ({str(error).splitlines()[0]})"
-    parts = 2 * learner.micro_batches
-    try:
-        dataclasses.replace(config, memory=dataclasses.replace(config.memory, micro_batches=parts))
-    except ConfigError as refused:
-        raise DetectorError(f"{reason}; set a smaller data.batch_size or data.image_size: {refused}") from error
+    said = memory.take_more_parts(error, learner, config)
     loaded = store.read_newest()
-    if loaded is None or parts > config.data.batch_size:
-        raise DetectorError(f"{reason}; set a smaller data.image_size, or memory.checkpoint=all") from error
-    learner.micro_batches = parts
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    live = "" if config.model.batch_norm == "frozen" else "; norms that learn see the parts one by one"
-    record.say(
-        f"warning: {reason}: back to step {loaded.state.learner.steps}, with the same batches in {parts} parts "
-        f"(memory.micro_batches) from now on{live}"
-    )
+    if loaded is None:
+        raise DetectorError(f"{memory.reason(error)}, and there is no checkpoint to go back to") from error
+    record.say(f"warning: {memory.reason(error)}: back to step {loaded.state.learner.steps}, with {said}")
     return loaded.state
 
 
@@ -301,61 +320,3 @@ def _write_at_once(store: Store, state: TrainingState, identity: Identity, recor
         store.write(state.snapshot(), identity)
     except NotWrittenError as error:
         record.say(f"warning: {error}")
-
-
-def _learner(trained: TrainedModel, dtype: torch.dtype) -> Learner:
-    path = trained.config.distill.teacher
-    teacher = None if path is None else distillation.load(Path(path), trained, dtype=dtype)
-    return Learner(trained.model, trained.config, dtype=dtype, teacher=teacher)
-
-
-def _compile(trained: TrainedModel, device: torch.device, dtype: torch.dtype) -> compiled.Trial:
-    shape = schedule.batch_shape(0.0, trained.config.data, trained.preprocess.canvas_hw)
-    images = torch.zeros(shape.size, 3, *shape.window_hw, dtype=torch.uint8, device=device)
-    return compiled.for_training(trained.model, images, dtype=dtype)
-
-
-def _introduce(record: Record, material: Material, trained: TrainedModel, loaded: pretrained.Loaded | None) -> None:
-    """Say what is about to be trained on what, where, and how."""
-    for line in material.columns.report.lines():
-        record.say(f"train: {line}")
-    nothing = ("none, or without objects: the last weights are kept as the best",)
-    for line in material.val_columns.report.lines() if material.val_columns else nothing:
-        record.say(f"val: {line}")
-    record.say(f"classes: {', '.join(trained.label_map.names)}")
-    parameters = sum(parameter.numel() for parameter in trained.model.parameters())
-    height, width = trained.preprocess.canvas_hw
-    heads = ", ".join(
-        head.name if head.input == "trunk" else f"{head.input} -> {head.name}" for head in trained.config.model.heads
-    )
-    record.say(
-        f"model: {trained.config.model.backbone}, {parameters / 1e6:.1f} M parameters, heads {heads}, "
-        f"canvas {width}x{height}, on {material.facts.device} in {material.facts.precision}"
-    )
-    if trained.config.distill.teacher is not None:
-        record.say(f"teacher: {trained.config.distill.teacher}")
-    if loaded:
-        record.say(loaded.sentence())
-
-
-def _introduce_past(record: Record, held: RunFolder, past: _Past | None, cut: int) -> None:
-    """Say that, and from where, a run is gone on with."""
-    if past is None:
-        record.say(f"{held.path}: holds a run that ended before its first step; it begins again")
-        return
-    state = past.state
-    for remark in past.remarks:
-        record.say(f"resume: {remark}")
-    record.say(
-        f"resume: goes on with the unfinished run {held.path} from step {state.learner.steps}, "
-        f"after {state.loop.seconds / 60:.1f} minutes"
-    )
-    if cut:
-        record.say(f"resume: {cut} lines of later steps, which are done again, are now in metrics-cut.jsonl")
-    record.update(
-        step=state.learner.steps,
-        seconds=state.loop.seconds,
-        best_ap=state.loop.best.ap if state.loop.best else None,
-        skipped_steps=state.loop.skipped,
-        checkpoint_step=state.learner.steps,
-    )

@@ -70,6 +70,13 @@ class Learner:
 
     def learn(self, batch: Batch, progress: float, epoch: float = 0.0) -> Learned:
         """One step on a batch, which is on the device; `progress` is the share of the run that is done."""
+        return self._step(batch, progress, epoch)
+
+    def rehearse(self, batch: Batch, progress: float) -> None:
+        """A step that is none of the run's: whoever asks for it puts the state back."""
+        self._step(batch, progress, 0.0)
+
+    def _step(self, batch: Batch, progress: float, epoch: float) -> Learned:
         config = self._config
         self._enter(stages.at(config.stages, progress).index)
         factor = schedule.lr_factor(self.steps, progress, config.optim) * stages.lr_factor(config.stages, progress)

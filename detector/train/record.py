@@ -6,7 +6,7 @@ A disk that is full or gone stops none of it: what cannot be written is lost, sa
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from detector.printable import visible
 from detector.train import run_status
+from detector.train.board import Board
 from detector.train.run_status import State, Status
 
 
@@ -98,13 +99,23 @@ def _clock(seconds: float) -> str:
     )
 
 
+def _training_curves(m: StepMetrics) -> dict[str, float | None]:
+    """What TensorBoard is shown of a record, by the names of its curves."""
+    shares = {f"balance/{branch.name}": branch.share for branch in m.branches}
+    cosines = {f"cosine/{pair.a}, {pair.b}": pair.cosine for pair in m.cosines}
+    losses = {f"loss/{name}": value for name, value in m.losses.items()}
+    rates = {"train/lr": m.lr, "train/images per second": m.images_per_second, "train/waiting": m.waiting}
+    return {**losses, **shares, **cosines, **rates}
+
+
 class Record:
     """Writes to the run folder and shows progress: a live line on a terminal, now and then a line elsewhere."""
 
     SECONDS_BETWEEN_LINES = 15.0  # where there is no terminal to redraw
 
-    def __init__(self, folder: Path, *, has_stages: bool = False) -> None:
+    def __init__(self, folder: Path, *, has_stages: bool = False, board: Board | None = None) -> None:
         self._folder = folder
+        self._board = board
         self._has_stages = has_stages
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
@@ -136,6 +147,8 @@ class Record:
         elif error is not None:
             self.update(state="failed", reason=f"{type(error).__name__}: {error}")
         self._progress.stop()
+        if self._board is not None:
+            self._board.close()
         for file in (self._metrics, self._log):
             try:
                 file.close()
@@ -150,6 +163,7 @@ class Record:
     def step(self, metrics: StepMetrics, progress: float) -> None:
         """Record training so far; `progress` is the share of the run that is done."""
         self._write({"kind": "train", **asdict(metrics)})
+        self._draw(_training_curves(metrics), metrics.step)
         self.update(
             state="running",
             step=metrics.step,
@@ -172,6 +186,7 @@ class Record:
 
     def evaluation(self, metrics: EvaluationMetrics) -> None:
         self._write({"kind": "evaluation", **asdict(metrics)})
+        self._draw({"validation/AP": metrics.ap, "validation/AP50": metrics.ap50}, metrics.step)
         best_ap = metrics.ap if metrics.is_best else self._status.best_ap
         self.update(ap=metrics.ap, best_ap=best_ap)
         best = "  (best so far)" if metrics.is_best else ""
@@ -207,6 +222,14 @@ class Record:
 
     def _write(self, row: dict[str, object]) -> None:
         self._append(self._metrics, json.dumps(row) + "\n")
+
+    def _draw(self, curves: Mapping[str, float | None], step: int) -> None:
+        if self._board is not None:
+            try:
+                self._board.add({name: value for name, value in curves.items() if value is not None}, step)
+            except OSError as error:
+                self._board = None
+                self._complain(error)
 
     def _append(self, file: TextIO, text: str) -> None:
         try:

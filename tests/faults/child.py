@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import torchvision
 from torch import nn
+from torch.utils.data import get_worker_info
 from torchvision.models.resnet import BasicBlock
 
 from detector import cli, files
@@ -133,7 +134,7 @@ def worker_dies(number: int) -> None:
     load, marker = dataset._open, Path(os.environ["FAULT_MARKER"])
 
     def load_or_die(columns: Any, row: int) -> Any:
-        if row == number and not marker.exists():
+        if row == number and get_worker_info() and not marker.exists():
             marker.touch()
             kill()
         return load(columns, row)
@@ -145,7 +146,7 @@ def worker_hangs(number: int) -> None:
     load, marker = dataset._open, Path(os.environ["FAULT_MARKER"])
 
     def load_or_hang(columns: Any, row: int) -> Any:
-        if row == number and not marker.exists():
+        if row == number and get_worker_info() and not marker.exists():
             marker.touch()
             time.sleep(1000)
         return load(columns, row)

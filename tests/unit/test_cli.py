@@ -48,6 +48,7 @@ class Run:
     error: BaseException | None = None
     interrupted: bool = False
     has_best: bool = True
+    passed: bool = True
 
     def answer(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.calls.append((name, args, kwargs))
@@ -79,6 +80,10 @@ class Run:
                 )
             case "evaluate_files":
                 return SCORES, ()
+            case "forecast":
+                return SimpleNamespace(lines=lambda: ("about a minute",), values=lambda: {"steps": 3})
+            case "smoke":
+                return SimpleNamespace(text=lambda: "the verdict", values=dict, passed=self.passed)
             case _:
                 return SimpleNamespace(folder=self.folder, num_images=2, num_detections=5, unreadable=(UNREADABLE,))
 
@@ -92,8 +97,8 @@ class Run:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     recorder = Run(tmp_path)
     module = ModuleType("detector.run")
-    module.DataPaths = SimpleNamespace  # type: ignore[attr-defined]
-    for name in ("train", "evaluate", "evaluate_files", "predict"):
+    module.DataPaths = module.Auto = SimpleNamespace  # type: ignore[attr-defined]
+    for name in ("train", "forecast", "smoke", "evaluate", "evaluate_files", "predict"):
 
         def stand_in(*args: Any, _name: str = name, **kwargs: Any) -> Any:
             return recorder.answer(_name, args, kwargs)
@@ -193,7 +198,39 @@ def test_train_passes_everything_on(run: Run) -> None:
     assert name == "train"
     assert vars(data) == {"folder": Path("cells"), "train_json": None, "val_json": None, "images": None}
     assert resolved == recipes.small()
-    assert kwargs == {"out": Path("o"), "init": "imagenet", "device": "cpu", "resume": False}
+    assert kwargs == {
+        "out": Path("o"),
+        "init": "imagenet",
+        "device": "cpu",
+        "resume": False,
+        "auto_batch": None,
+        "tensorboard": False,
+    }
+
+
+@pytest.mark.parametrize(("argv", "keep_lr"), [((), False), (("--lr", "0.1"), True), (("--set", "optim.lr=0.1"), True)])
+def test_an_automatic_batch_size_keeps_the_rate_that_was_named(run: Run, argv: tuple[str, ...], keep_lr: bool) -> None:
+    assert cli.main(["train", "d", "--batch-size", "auto", "--tensorboard", *argv]) == 0
+    _, (_, resolved), kwargs = run.only_call
+    assert resolved.data.batch_size == recipes.small().data.batch_size
+    assert kwargs["auto_batch"] == SimpleNamespace(keep_lr=keep_lr)
+    assert kwargs["tensorboard"]
+
+
+def test_a_dry_run_asks_for_a_forecast(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "d", "--dry-run", "--out", "o", "--json"]) == 0
+    name, (data, _), kwargs = run.only_call
+    assert (name, data.folder, kwargs["out"]) == ("forecast", Path("d"), Path("o"))
+    assert json.loads(capsys.readouterr().out) == {"steps": 3}
+
+
+@pytest.mark.parametrize(("passed", "code"), [(True, 0), (False, 1)])
+def test_the_code_of_a_smoke_test(run: Run, passed: bool, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    run.passed = passed
+    assert cli.main(["train", "d", "--smoke", "--image-size", "96"]) == code
+    name, (_, resolved), _ = run.only_call
+    assert (name, resolved.data.image_size) == ("smoke", 96)
+    assert capsys.readouterr().out == "the verdict\n"
 
 
 def test_train_takes_files_instead_of_a_folder(run: Run) -> None:
@@ -385,6 +422,12 @@ def test_debug_shows_the_traceback(run: Run, capsys: pytest.CaptureFixture[str])
         (["train", "--images", "i"], "train needs DATA"),
         (["train", "--val-json", "v"], "train needs DATA"),
         (["train", "d", "--images", "i"], "--images goes with --train-json"),
+        (["train", "d", "--dry-run", "--smoke"], "--dry-run has no meaning beside --smoke"),
+        (["train", "d", "--dry-run", "--tensorboard"], "--tensorboard has no meaning beside --dry-run"),
+        (["train", "d", "--dry-run", "--resume", "--out", "o"], "--resume has no meaning beside --dry-run"),
+        (["train", "d", "--smoke", "--out", "o"], "--out has no meaning beside --smoke"),
+        (["train", "d", "--smoke", "--minutes", "2"], "--epochs, --steps or --minutes has no meaning beside --smoke"),
+        (["train", "d", "--smoke", "--batch-size", "auto"], "--batch-size auto has no meaning beside --smoke"),
         (["eval"], "eval needs CHECKPOINT and DATA"),
         (["eval", "m"], "eval needs CHECKPOINT and DATA"),
         (["eval", "--ground-truth", "g"], "go together"),
@@ -427,6 +470,7 @@ def test_usage_error(run: Run, capsys: pytest.CaptureFixture[str], argv: list[st
         (["train", "d", "--epochs", "1", "--minutes", "2"], "--epochs and --minutes"),
         (["train", "d", "--steps", "1.5"], "--steps"),
         (["train", "d", "--lr", "None"], "--lr"),
+        (["train", "d", "--batch-size", "some"], "--batch-size"),
         (["train", "d", "e"], "e"),
         (["eval", "m", "d", "--split", "tset"], "test"),
         (["predict", "m", "i", "--score", "high"], "--score"),

@@ -1,0 +1,119 @@
+"""The largest batch that fits, and the learning rate that goes with it."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from detector import config_file
+from detector.config import RunConfig
+from detector.errors import DetectorError
+from detector.run import assembly, memory, preflight
+from detector.run import material as materials
+from detector.run.material import Material
+from detector.train.checkpoint import Loaded
+
+MARGIN = 0.9
+"""Of the memory: later batches may be laid out less well."""
+LINEAR_UP_TO = 64
+STEPS_IN_AN_EPOCH = 16
+"""At least: fewer steps an epoch are fewer in the run, and a network from scratch needs thousands of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auto:
+    """The batch size is to be found."""
+
+    keep_lr: bool
+    """The user named the learning rate."""
+
+
+def of_run(config: RunConfig, loaded: Loaded, auto: Auto) -> RunConfig:
+    """The settings with what was found when the run began."""
+    before = config_file.loads(loaded.identity.config, source=str(loaded.path))
+    lr = config.optim.lr if auto.keep_lr else before.optim.lr
+    return _with(config, before.data.batch_size, lr)
+
+
+def choose(material: Material, init: str, auto: Auto) -> Material:
+    """The material with the largest batch that fits, and a remark on it.
+
+    Raises:
+        DetectorError: not even one image fits.
+    """
+    config, device = material.config, material.facts.device
+    before = config.data.batch_size
+    if device.type != "cuda":
+        said = f"batch size: {before}, that of the settings: on a CPU a larger one saves no time"
+        return materials.under(material, config, said)
+    most = max(before, len(material.columns) // STEPS_IN_AN_EPOCH)
+    size = largest(_trial(material, init), before, most)
+    if size is None:
+        raise DetectorError("not even a batch of one image fits into the memory of the device; lower --image-size")
+    few = f"; twice as many would leave fewer than {STEPS_IN_AN_EPOCH} steps in an epoch"
+    limit = few if size >= before and 2 * size > most else ""
+    if size == before:
+        return materials.under(material, config, f"batch size: {size}, that of the settings{limit}")
+    lr = config.optim.lr if auto.keep_lr else lr_for(config, size)
+    chosen = _with(config, size, lr)
+    rate = f", optim.lr {lr:.2g} instead of {config.optim.lr:.2g}" if lr != config.optim.lr else ""
+    return materials.under(material, chosen, f"batch size: {size} instead of {before}{rate}{limit}")
+
+
+def largest(fits: Callable[[int], bool], start: int, most: int) -> int | None:
+    """The largest of `start` doubled or halved again and again that fits, up to `most`; None where 1 does not fit."""
+    size = start
+    while not fits(size):
+        if size == 1:
+            return None
+        size //= 2
+    if size < start:
+        return size
+    while 2 * size <= most and fits(2 * size):
+        size *= 2
+    return size
+
+
+def lr_for(config: RunConfig, size: int) -> float:
+    """The rate under another batch size.
+
+    AdamW: by the square root (Malladi et al. 2022). SGD: linear (Goyal et al. 2017), beyond 64 images by the root.
+    """
+    if config.optim.name == "adamw":
+        factor = math.sqrt(size / config.data.batch_size)
+    else:
+        factor = _linear(size) / _linear(config.data.batch_size)
+    return config.optim.lr * factor
+
+
+def _linear(size: int) -> float:
+    return size if size <= LINEAR_UP_TO else math.sqrt(size * LINEAR_UP_TO)
+
+
+def _trial(material: Material, init: str) -> Callable[[int], bool]:
+    made = assembly.build(material, init)
+    device = material.facts.device
+
+    def fits(size: int) -> bool:
+        tried = materials.under(material, _with(material.config, size, material.config.optim.lr))
+        memory.reset_peak(device)
+        available = memory.available(device)
+        assert available is not None
+        try:
+            with preflight.as_it_was(made.learner):
+                preflight.rehearse(made.learner, tried)
+        except torch.OutOfMemoryError:
+            return False
+        return (memory.peak(device) or 0) <= MARGIN * available
+
+    return fits
+
+
+def _with(config: RunConfig, size: int, lr: float) -> RunConfig:
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, batch_size=size),
+        optim=dataclasses.replace(config.optim, lr=lr),
+    )

@@ -1,0 +1,181 @@
+"""A step of each kind on the fullest batch, and a scored batch, before the run: memory, time, and whether it all works.
+
+Nothing of it stays: weights, averages, optimizer, balancer and random streams are put back.
+"""
+
+import dataclasses
+import math
+import statistics
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+
+from detector.data import batch as batches
+from detector.data import loader
+from detector.data.batch import Item
+from detector.data.columns import Columns
+from detector.data.dataset import EvaluationSet, Outcome, TrainingSet
+from detector.errors import DataError, DetectorError
+from detector.model import inference
+from detector.run import memory
+from detector.run.assembly import Assembly
+from detector.run.forecasting import Forecast, Need
+from detector.run.material import Material
+from detector.run.scoring import EVALUATION_BATCH
+from detector.train import preflight, schedule
+from detector.train.learner import Learner
+from detector.train.preflight import Phase
+from detector.train.state import LoopState, RandomStreams, TrainingState
+from detector.types import Batch
+
+_READ = 8
+"""Images that are read for a batch; they come again where it is larger."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Full:
+    """A batch on the device, and the seconds that one process needs to read its images."""
+
+    batch: Batch
+    seconds: float
+
+
+def run(made: Assembly, material: Material, say: Callable[[str], None]) -> Forecast:
+    """Measure. Where the device has not enough memory, the learner takes its batches in more parts from now on.
+
+    Raises:
+        DetectorError: it does not fit in any number of parts.
+        DataError: no image can be read.
+    """
+    while True:
+        try:
+            with as_it_was(made.learner):
+                return _forecast(made, material)
+        except torch.OutOfMemoryError as error:
+            said = memory.take_more_parts(error, made.learner, material.config)
+            say(f"warning: preflight: {memory.reason(error)}: {said}")
+
+
+@contextmanager
+def as_it_was(learner: Learner) -> Generator[None]:
+    """Put training back where it stands now when the block ends."""
+    state = TrainingState(learner=learner.capture(), loop=LoopState(), random=RandomStreams.capture()).snapshot()
+    lr = learner.lr
+    try:
+        yield
+    finally:
+        learner.restore(state.learner)
+        learner.objective.zero_grad(set_to_none=True)
+        learner.lr = lr
+        state.random.restore()
+
+
+def rehearse(learner: Learner, material: Material) -> None:
+    """One step of each kind, for the memory that it takes."""
+    for phase in _phases(material):
+        learner.rehearse(_training_batch(material, phase, learner.device).batch, phase.progress)
+
+
+def _forecast(made: Assembly, material: Material) -> Forecast:
+    learner, config = made.learner, material.config
+    available = memory.available(learner.device)
+    memory.reset_peak(learner.device)
+    needs = tuple(_need(learner, material, phase) for phase in _phases(material))
+    scoring = _scoring_seconds(made, material)
+    plan = schedule.plan(config.length, config.data, num_images=len(material.columns))
+    if scoring is None:
+        plan = dataclasses.replace(plan, evaluations=0)
+    return Forecast(
+        needs=needs,
+        canvas_hw=material.facts.preprocess.canvas_hw,
+        most_objects=int(np.diff(material.columns.offsets).max()),
+        scoring_seconds=scoring,
+        peak_bytes=memory.peak(learner.device),
+        available_bytes=available,
+        estimate=preflight.estimate(
+            plan, [need.phase.share for need in needs], [need.seconds for need in needs], scoring or 0.0
+        ),
+        minutes=config.length.minutes,
+        warmup_steps=config.optim.warmup_steps,
+    )
+
+
+def _phases(material: Material) -> tuple[Phase, ...]:
+    return preflight.phases(material.config, material.facts.preprocess.canvas_hw)
+
+
+def _need(learner: Learner, material: Material, phase: Phase) -> Need:
+    full = _training_batch(material, phase, learner.device)
+    seconds = preflight.seconds_of(partial(learner.rehearse, full.batch, phase.progress), learner.device)
+    return Need(phase=phase, seconds=_with_reading(seconds, full.seconds, material))
+
+
+def _scoring_seconds(made: Assembly, material: Material) -> float | None:
+    """Of the whole validation split; its largest picture is among those that are tried."""
+    columns, device = material.val_columns, made.learner.device
+    if columns is None:
+        return None
+    rows = np.linspace(0, len(columns) - 1, min(EVALUATION_BATCH, len(columns))).astype(int).tolist()
+    rows[0] = _largest(columns)
+    dataset = EvaluationSet(columns, material.facts.preprocess)
+    items, reading = _read([partial(dataset.__getitem__, row) for row in rows])
+    shown = [item for item in items if item.sample is not None]
+    if not shown:
+        return 0.0  # the first scoring says what is wrong with them
+    batch = batches.collate(shown)
+    kept = dataclasses.replace(made.trained, model=made.learner.kept)
+    detect = partial(inference.detect, kept, batch.images, batch.placements, dtype=material.facts.dtype)
+    try:
+        seconds = preflight.seconds_of(detect, device)
+    except torch.OutOfMemoryError as error:
+        # Parts of training batches would change nothing here.
+        raise DetectorError(
+            f"scoring {len(shown)} images: {memory.reason(error)}; set a smaller --image-size"
+        ) from error
+    num_batches = math.ceil(len(columns) / EVALUATION_BATCH)
+    return num_batches * _with_reading(seconds, reading * len(shown), material)
+
+
+def _with_reading(seconds: float, reading: float, material: Material) -> float:
+    """Work of the device and reading: one after the other, or beside one another where other processes read."""
+    workers = loader.num_workers(material.config.data)
+    return max(seconds, reading / workers) if workers else seconds + reading
+
+
+def _training_batch(material: Material, phase: Phase, device: torch.device) -> _Full:
+    """Images as they will come, the largest picture among them, with the objects of the fullest image in each."""
+    columns, config, shape = material.columns, material.config, phase.shape
+    dataset = TrainingSet(columns, material.facts.preprocess, config.augment, config.seed)
+    keys = next(loader.stream(config.seed, len(columns), [shape], 0))[:_READ]
+    keys[0] = (0, _largest(columns), shape.window_hw)
+    items, reading = _read([partial(dataset.__getitem__, key) for key in keys])
+    batch = batches.collate([items[place % len(items)] for place in range(shape.size)])
+    fullest = int(np.diff(columns.offsets).argmax())
+    return _Full(batch=preflight.fill(batch, columns, fullest).to(device), seconds=reading * shape.size)
+
+
+def _largest(columns: Columns) -> int:
+    return int(columns.sizes_hw.astype(np.int64).prod(axis=1).argmax())
+
+
+def _read(reads: Sequence[Callable[[], Outcome]]) -> tuple[list[Item], float]:
+    """The items, and the seconds that one of them took in the middle.
+
+    Raises:
+        DataError: no image can be read.
+    """
+    items: list[Item] = []
+    seconds: list[float] = []
+    for read in reads:
+        begun = time.perf_counter()
+        outcome = read()
+        seconds.append(time.perf_counter() - begun)
+        if isinstance(outcome, DataError):
+            raise outcome
+        items.append(outcome)
+    return items, statistics.median(seconds)

@@ -1,0 +1,257 @@
+"""What happens before the first step: the preflight, --dry-run, --batch-size auto."""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detector import config_file
+from detector.cli import train
+from detector.config import RunConfig
+from detector.model import detector as network
+from detector.run import assembly, batch_size, material, memory, preflight
+from detector.run.assembly import Assembly
+from detector.run.data_paths import DataPaths
+from detector.run.material import Material
+from detector.train.learner import Learner
+from detector.train.state import LoopState, RandomStreams, TrainingState
+from tests.faults.child import NarrowBackbone
+from tests.faults.conftest import RUN
+from tests.integration import shapes
+from tests.integration.conftest import TINY
+
+SETTINGS = {
+    "data.image_size": 64,
+    "data.batch_size": 2,
+    "data.workers": 0,
+    "data.crops.share": 0.4,
+    "model.pyramid.width": 16,
+    "model.heads.box.tower.width": 16,
+    "model.heads.classification.tower.width": 16,
+    "balance.kind": "gradnorm",
+    "optim.ema_width": 0.1,
+    "precision": "float32",
+    "length.minutes": None,
+    "length.steps": 50,
+    "length.evaluations": 3,
+    "stages": [{"name": "a", "share": 0.5}, {"name": "b", "share": 0.5, "reset": ["box"]}],
+}
+TOO_MUCH = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+
+
+@pytest.fixture(autouse=True)
+def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "Backbone", NarrowBackbone)
+
+
+def settings(changes: dict[str, Any] | None = None) -> RunConfig:
+    from detector import recipes
+
+    return config_file.override(recipes.small(), SETTINGS | (changes or {}))
+
+
+def gathered(data: Path, config: RunConfig) -> Material:
+    return material.gather(DataPaths(folder=data), config, torch.device("cpu"), "none", None)
+
+
+def made(data: Path, changes: dict[str, Any] | None = None) -> tuple[Assembly, Material]:
+    of = gathered(data, settings(changes))
+    return assembly.build(of, "none"), of
+
+
+def digest(learner: Learner) -> str:
+    """Of every byte that decides how training goes on."""
+    state = TrainingState(learner=learner.capture(), loop=LoopState(), random=RandomStreams.capture())
+    found = hashlib.sha256()
+
+    def take(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            found.update(value.contiguous().numpy().tobytes())
+        elif isinstance(value, dict):
+            take([part for item in value.items() for part in item])
+        elif isinstance(value, list | tuple):
+            found.update(b"[")
+            for item in value:
+                take(item)
+            found.update(b"]")
+        else:
+            found.update(repr(value).encode())
+
+    take([state.weights(), state.rest()])
+    return found.hexdigest()
+
+
+def test_it_leaves_training_as_it_was(data: Path) -> None:
+    """Weights, norm statistics, averages, optimizer, balancer, stage with its reset head, random streams."""
+    of, gathered_material = made(data)
+    learner = of.learner
+    before = digest(learner)
+    found = preflight.run(of, gathered_material, lambda _: None)
+    assert digest(learner) == before
+    assert (learner.steps, learner.stage, learner.lr, learner.micro_batches) == (0, 0, 0.0, 1)
+    assert all(parameter.grad is None for parameter in learner.objective.parameters())
+    assert [round(need.phase.share, 6) for need in found.needs] == [0.4, 0.1, 0.5]
+    assert (found.estimate.steps, found.estimate.evaluations, found.most_objects) == (50, 3, 3)
+    assert all(need.seconds > 0 for need in found.needs)
+    assert found.scoring_seconds is not None
+    assert found.peak_bytes > 100 << 20  # torch alone is larger
+
+
+def test_a_step_of_it_would_change_all_that_is_put_back(data: Path) -> None:
+    """The test above sees something."""
+    of, gathered_material = made(data)
+    before = digest(of.learner)
+    preflight.rehearse(of.learner, gathered_material)
+    assert digest(of.learner) != before
+    assert of.learner.stage == 1
+
+
+def test_a_run_ends_with_the_same_bytes_without_it(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sums: list[str] = []
+    for name in ("with", "without"):
+        assert train([str(data), "--steps", "5", "--out", str(tmp_path / name), *RUN]) == 0
+        sums.append(hashlib.sha256((tmp_path / name / "last.safetensors").read_bytes()).hexdigest())
+        assert ("preflight: about" in capsys.readouterr().err) == (name == "with")
+        monkeypatch.setattr("detector.run.training._preflight", lambda *_: None)
+    assert sums[0] == sums[1]
+
+
+def test_it_stands_in_the_log_and_not_in_that_of_a_run_that_goes_on(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert train([str(data), "--steps", "2", "--out", str(out), *RUN]) == 0
+    assert re.search(r"preflight: about \d+ s for 2 steps and 2 scorings", (out / "train.log").read_text())
+    capsys.readouterr()
+    assert train([str(data), "--steps", "4", "--out", str(out), *RUN, "--resume"]) == 0
+    assert "preflight" not in capsys.readouterr().err
+
+
+def test_a_dry_run_says_it_and_leaves_nothing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in data.rglob("*")}
+    assert train([str(data), "--steps", "300", *RUN, "--dry-run"]) == 0
+    printed = capsys.readouterr()
+    assert "for 300 steps and 3 scorings" in printed.out
+    assert "classes: box, disc" in printed.err
+    assert train([str(data), "--steps", "300", *RUN, "--dry-run", "--out", "there", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 300
+    assert list(tmp_path.iterdir()) == []
+    assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
+
+
+def test_a_dry_run_does_not_speak_for_a_run_that_would_go_on(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert train([str(data), "--steps", "1", "--out", str(out), *RUN]) == 0
+    assert train([str(data), "--steps", "1", "--out", str(out), *RUN, "--dry-run"]) == 2
+    assert "holds a run, which goes on as it began" in capsys.readouterr().err
+
+
+def greedy(monkeypatch: pytest.MonkeyPatch, is_too_much: Callable[[Learner, int], bool]) -> None:
+    rehearse = Learner.rehearse
+
+    def limited(self: Learner, batch: Any, progress: float) -> None:
+        rehearse(self, batch, progress)  # which changes it, as a step that fails on its way may
+        if is_too_much(self, len(batch.images)):
+            raise TOO_MUCH
+
+    monkeypatch.setattr(Learner, "rehearse", limited)
+
+
+def test_too_little_memory_is_found_before_the_first_step(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of, gathered_material = made(data, {"balance.kind": "fixed", "data.batch_size": 4})
+    greedy(monkeypatch, lambda learner, size: size / learner.micro_batches > 2)
+    before = digest(of.learner)
+    said: list[str] = []
+    preflight.run(of, gathered_material, said.append)
+    assert of.learner.micro_batches == 4  # of the eight cut-outs
+    assert digest(of.learner) == before
+    assert [line.rpartition("same batches in ")[2][:7] for line in said] == ["2 parts", "4 parts"]
+
+
+def test_too_little_memory_for_any_number_of_parts(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    greedy(monkeypatch, lambda *_: True)
+    options = [str(data), "--steps", "2", "--out", str(tmp_path / "run"), *RUN]
+    assert train([*options, "--set", "balance.kind=fixed"]) == 1
+    assert "set a smaller data.image_size" in capsys.readouterr().err
+
+
+def test_without_images_the_error_is_that_of_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    split = shapes.plain(tmp_path, "train")
+    shapes.write(split, count=2, seed=0)
+    for image in split.images.iterdir():
+        image.write_bytes(b"no picture")
+    assert train([str(tmp_path), "--steps", "1", "--out", str(tmp_path / "run"), *TINY, "--dry-run"]) == 3
+    assert "none of its 2 images can be read" in capsys.readouterr().err
+
+
+def test_on_a_cpu_the_batch_size_stays(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = [word for word in RUN if word not in ("--batch-size", "2")]
+    assert train([str(data), "--steps", "2", *options, "--batch-size", "auto", "--dry-run"]) == 0
+    said = capsys.readouterr()
+    assert "batch size: 4, that of the settings: on a CPU a larger one saves no time" in said.err
+    assert "a step of 4 images" in said.out
+
+
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch, of: Material, fits: int) -> Material:
+    """The material as it would be on a device with room for so many images."""
+    monkeypatch.setattr(memory, "available", lambda _: 1000)
+    monkeypatch.setattr(memory, "reset_peak", lambda _: None)
+    monkeypatch.setattr(memory, "peak", lambda _: 0)
+    monkeypatch.setattr(
+        assembly,
+        "build",
+        lambda wanted, init, build=assembly.build: build(dataclasses.replace(wanted, facts=of.facts), init),
+    )
+    greedy(monkeypatch, lambda _, size: size > fits)
+    return dataclasses.replace(of, facts=dataclasses.replace(of.facts, device=torch.device("cuda")))
+
+
+@pytest.mark.parametrize(
+    ("fits", "size", "lr"),
+    [(100, 16, 6e-3), (10, 8, 3e-3 * 2**0.5), (2, 2, 3e-3 * 0.5**0.5)],
+    ids=["as many as wanted", "as many as fit", "less than the settings say"],
+)
+def test_the_largest_batch_that_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int, size: int, lr: float
+) -> None:
+    shapes.write(shapes.plain(tmp_path, "train"), count=16 * 16, seed=1, size_hw=(48, 64))
+    config = settings({"data.batch_size": 4, "data.crops.share": 0.0, "stages": []})
+    wanted = on_a_gpu(monkeypatch, gathered(tmp_path, config), fits)
+    found = batch_size.choose(wanted, "none", batch_size.Auto(keep_lr=False))
+    assert found.config.data.batch_size == size
+    assert found.config.optim.lr == pytest.approx(lr)
+    assert found.identity.config == config_file.dump(found.config)
+    assert f"batch size: {size} instead of 4, optim.lr" in found.remarks[0]
+    kept = batch_size.choose(wanted, "none", batch_size.Auto(keep_lr=True))
+    assert kept.config.optim.lr == config.optim.lr
+
+
+def test_a_run_goes_on_with_the_batch_size_that_was_found(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choose(of: Material, *_: object) -> Material:
+        return material.under(of, config_file.override(of.config, {"data.batch_size": 3, "optim.lr": 0.002}))
+
+    monkeypatch.setattr(batch_size, "choose", choose)
+    options = [word for word in RUN if word not in ("--batch-size", "2")]
+    run = [str(data), *options, "--batch-size", "auto", "--out", str(tmp_path / "run")]
+    assert train([*run, "--steps", "2"]) == 0
+    monkeypatch.setattr(batch_size, "choose", lambda *_: pytest.fail("it was found before"))
+    assert train([*run, "--steps", "4", "--resume"]) == 0
+    config = config_file.load(tmp_path / "run" / "config.yaml")
+    assert (config.data.batch_size, config.optim.lr, config.length.steps) == (3, 0.002, 4)
