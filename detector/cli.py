@@ -160,6 +160,7 @@ def _train(options: forms.Train) -> Answer:
         },
         warnings=outcome.remarks,
         exit_code=0 if outcome.interrupted_by is None else SIGNALLED + outcome.interrupted_by,
+        is_said=outcome.is_first,
     )
 
 
@@ -308,6 +309,8 @@ def _run(command: Callable[[], Answer], *, as_json: bool, debug: bool) -> int:
     except Exception as error:  # noqa: BLE001 - the border of the program: whatever it is, the user gets one line
         reason = f"{type(error).__name__}: {error} (not expected; --debug shows where it comes from)"
         return _refuse(reason, DetectorError.exit_code, debug=debug)
+    if not answer.is_said:
+        return answer.exit_code
     for warning in answer.warnings:
         _note("warning", warning)
     if as_json:

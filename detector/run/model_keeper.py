@@ -10,8 +10,10 @@ from detector.evaluate.coco import Scores
 from detector.model import model_file
 from detector.model.detector import DetectionModel
 from detector.model.model_file import TrainedModel
+from detector.run import together
 from detector.run.material import Material
 from detector.run.scoring import score
+from detector.train.distributed import World
 from detector.train.engine import Outcome
 from detector.train.keeper import Hooks
 from detector.train.record import Record
@@ -26,7 +28,10 @@ class _StopRequested(Exception):  # noqa: N818 - not an error
 class ModelKeeper:
     """What the training loop calls back: scores a candidate on the validation split, writes models."""
 
-    def __init__(self, trained: TrainedModel, material: Material, folder: RunFolder, record: Record) -> None:
+    def __init__(
+        self, trained: TrainedModel, material: Material, folder: RunFolder, record: Record, world: World
+    ) -> None:
+        self._world = world
         self._trained = trained
         self._val_columns = material.val_columns
         self._dtype = material.facts.dtype
@@ -42,6 +47,16 @@ class ModelKeeper:
 
     def evaluate(self, candidate: DetectionModel, should_stop: Callable[[], bool]) -> Quality | None:
         assert self._val_columns is not None
+        if self._world.size > 1:
+            self._scores = together.score(
+                self._with(candidate),
+                self._val_columns,
+                self._world,
+                on_unreadable=self._name_once,
+                should_stop=should_stop,
+                dtype=self._dtype,
+            )
+            return None if self._scores is None else Quality(ap=self._scores.ap, ap50=self._scores.ap50)
 
         def show(done: int, total: int) -> None:
             if should_stop() and done < total:
@@ -56,6 +71,18 @@ class ModelKeeper:
         return Quality(ap=self._scores.ap, ap50=self._scores.ap50)
 
     def keep_best(self, candidate: DetectionModel) -> None:
+        """Of several processes the first writes; where it cannot, all hear of it."""
+        failure: OSError | None = None
+        if self._world.is_first:
+            try:
+                self._write_best(candidate)
+            except OSError as error:
+                failure = error
+        failure = self._world.share(failure)
+        if failure is not None:
+            raise failure
+
+    def _write_best(self, candidate: DetectionModel) -> None:
         model_file.save(self._folder.best, self._with(candidate))
         if self._scores is not None:
             content = json.dumps(text.as_json(self._scores), indent=2, allow_nan=False) + "\n"
@@ -63,7 +90,8 @@ class ModelKeeper:
                 temporary.write_text(content, encoding="utf-8")
 
     def keep_last(self, candidate: DetectionModel) -> None:
-        model_file.save(self._folder.last, self._with(candidate))
+        if self._world.is_first:
+            model_file.save(self._folder.last, self._with(candidate))
 
     def scores_of(self, outcome: Outcome) -> Scores | None:
         """Of the best model; it may have been found by an earlier process."""

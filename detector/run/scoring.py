@@ -125,22 +125,30 @@ def score(
 
     The convolutions run in `dtype`; None for what the settings of each model say.
     """
-    of_each = [_found(model, columns, on_unreadable, dtype) for model in models]
+    of_each = [find(model, columns, on_unreadable, dtype) for model in models]
     found = of_each[0] if len(models) == 1 else _fused(models, columns, of_each)
     results = collect.results(found, columns, progress=show)
     return coco_scores.score(columns.annotations, results, engine=engine), results
 
 
-def _found(
-    model: TrainedModel, columns: Columns, on_unreadable: Callable[[str], None], dtype: torch.dtype | None
+def find(
+    model: TrainedModel,
+    columns: Columns,
+    on_unreadable: Callable[[str], None],
+    dtype: torch.dtype | None,
+    *,
+    rows: Sequence[int] | None = None,
+    trainers: int = 1,
 ) -> Iterator[Found]:
+    """What a model finds in all images of a split, or in some of them."""
     device = next(model.model.parameters()).device
     batches = loader.evaluation_loader(
         columns,
         model.preprocess,
         batch_size=EVALUATION_BATCH,
-        workers=loader.num_workers(model.config.data),
+        workers=loader.num_workers(model.config.data, trainers),
         pin=device.type == "cuda",
+        rows=rows,
     )
     detect = partial(inference.detect, model, dtype=dtype or precision.resolve(model.config.precision, device))
     return collect.detections(detect, batches, on_unreadable=on_unreadable)

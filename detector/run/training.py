@@ -1,7 +1,6 @@
 """Train a model: data, network, loop and run folder put together."""
 
 import dataclasses
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -19,23 +18,23 @@ from detector.model import detector as network
 from detector.model import device as devices
 from detector.model.model_file import TrainedModel
 from detector.report import balance
-from detector.run import resuming
+from detector.run import attempts, resuming
 from detector.run.data_paths import DataPaths
 from detector.run.material import Material
 from detector.run.material import gather as material_of
 from detector.run.model_keeper import ModelKeeper, read_scores
-from detector.train import distillation, engine, forensics, run_folder, schedule
-from detector.train.checkpoint import Identity, Loaded, NotWrittenError, Store
+from detector.train import distillation, distributed, engine, forensics, run_folder, schedule
+from detector.train.checkpoint import Loaded, Store
+from detector.train.distributed import World
 from detector.train.engine import Outcome, Task
-from detector.train.health import DivergedError, Suspect
+from detector.train.health import Suspect
 from detector.train.learner import Learner
 from detector.train.lock import RunLock
 from detector.train.record import Record
 from detector.train.run_folder import RunFolder
 from detector.train.saver import Saver
+from detector.train.silent_record import SilentRecord
 from detector.train.state import TrainingState
-
-MOST_ROLLBACKS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +48,8 @@ class TrainOutcome:
     """Number of the signal."""
     remarks: tuple[str, ...] = ()
     """What the user should know."""
+    is_first: bool = True
+    """Whether this is the process of several that wrote the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,39 +65,64 @@ class _Past:
 def train(
     data: DataPaths, config: RunConfig, *, out: Path | None, init: str, device: str, resume: bool = False
 ) -> TrainOutcome:
-    """Train a detector, or go on with the run in `out`; see `detector train --help`."""
-    target = devices.resolve(device)
-    held = run_folder.existing(out)
-    if held is None:
-        if resume:
-            raise ConfigError(f"{out or 'runs'}: holds no run to resume; leave --resume out to start one")
-        run_folder.require_free(out)
+    """Train a detector, or go on with the run in `out`; see `detector train --help`.
+
+    Under torchrun each process calls this, and the first reads and writes the run folder.
+    """
+    with distributed.joined(devices.resolve(device)) as world:
+        outcome = _train(data, config, world, out=out, init=init, resume=resume)
+        return dataclasses.replace(outcome, is_first=world.is_first)
+
+
+def _train(
+    data: DataPaths, config: RunConfig, world: World, *, out: Path | None, init: str, resume: bool
+) -> TrainOutcome:
+    if world.size > 1 and out is None:
+        raise ConfigError("several processes need --out, the folder in which a restart finds the run")
     with ExitStack() as stack:
-        if held is not None:
-            stack.enter_context(RunLock(held.path))
-        loaded = None if held is None else _newest(held)
-        material = material_of(data, config, target, init, loaded)
+        held, loaded = world.share(_open(out, stack, resume=resume) if world.is_first else (None, None))
+        material = material_of(data, config, world, init, loaded)
         past = None
         if held is not None and loaded is not None:
             past = _past(held, loaded, material, resume=resume)
             if past.state.loop.finished:
                 return _of_finished(held)
-        trained, learner, weights = _build(material, init, past)
-        folder = held or run_folder.claim(out)
-        if held is None:
-            stack.enter_context(RunLock(folder.path))
-        folder.clean()
-        run_folder.describe(folder, config, material.facts)
-        cut = folder.cut_metrics(past.state.loop.metrics_bytes if past else 0)
-        with Record(folder.path, has_stages=bool(config.stages)) as record:
+        trained, learner, weights = _build(material, init, past, world)
+        if world.is_first:
+            folder = held or run_folder.claim(out)
+            if held is None:
+                stack.enter_context(RunLock(folder.path))
+            folder.clean()
+            run_folder.describe(folder, config, material.facts)
+            cut = folder.cut_metrics(past.state.loop.metrics_bytes if past else 0)
+        else:
+            assert out is not None
+            folder, cut = RunFolder(path=out), 0
+        has_stages = bool(config.stages)
+        with Record(folder.path, has_stages=has_stages) if world.is_first else SilentRecord() as record:
             _introduce(record, material, trained, weights)
+            if world.size > 1:
+                record.say(f"processes: {world.size}, each with {config.data.batch_size // world.size} images a step")
             if held is not None:
                 _introduce_past(record, held, past, cut)
             if config.compile:
-                record.say(_compile(trained, target, material.facts.dtype).sentence())
+                record.say(_compile(trained, world.device, material.facts.dtype).sentence())
             outcome = _fit(learner, trained, material, folder, record, past)
-    balance.draw(folder.metrics, folder.balance_plot)
+    if world.is_first:
+        balance.draw(folder.metrics, folder.balance_plot)
     return outcome
+
+
+def _open(out: Path | None, stack: ExitStack, *, resume: bool) -> tuple[RunFolder | None, Loaded | None]:
+    """The run that the folder holds, locked, and its newest checkpoint; neither where the run is a new one."""
+    held = run_folder.existing(out)
+    if held is None:
+        if resume:
+            raise ConfigError(f"{out or 'runs'}: holds no run to resume; leave --resume out to start one")
+        run_folder.require_free(out)
+        return None, None
+    stack.enter_context(RunLock(held.path))
+    return held, _newest(held)
 
 
 def _newest(held: RunFolder) -> Loaded | None:
@@ -120,7 +146,9 @@ def _past(held: RunFolder, loaded: Loaded, material: Material, *, resume: bool) 
     return _Past(loaded=loaded, state=state, remarks=(*loaded.remarks, *remarks, *said))
 
 
-def _build(material: Material, init: str, past: _Past | None) -> tuple[TrainedModel, Learner, pretrained.Loaded | None]:
+def _build(
+    material: Material, init: str, past: _Past | None, world: World
+) -> tuple[TrainedModel, Learner, pretrained.Loaded | None]:
     """The network with what changes it, from the first weights or where the run stopped."""
     config, facts = material.config, material.facts
     torch.manual_seed(config.seed)
@@ -128,7 +156,7 @@ def _build(material: Material, init: str, past: _Past | None) -> tuple[TrainedMo
     weights = pretrained.initialise(model, init, config) if past is None else None
     model.to(facts.device)
     trained = TrainedModel(model=model, config=config, label_map=facts.label_map, preprocess=facts.preprocess)
-    learner = _learner(trained, facts.dtype)
+    learner = _learner(trained, facts.dtype, world)
     if past is not None:
         try:
             learner.restore(past.state.learner)
@@ -156,13 +184,17 @@ def _fit(
     record: Record,
     past: _Past | None,
 ) -> TrainOutcome:
+    world = learner.world
     store = Store(folder.checkpoints)
-    if past is not None:
-        store.set_aside(past.loaded.path)
-    store.clean()
-    saver = Saver(store, material.identity, record, seconds=trained.config.checkpoint.seconds)
-    keeper = ModelKeeper(trained, material, folder, record)
-    task = _task(trained, material, learner.device)
+    saver: Saver | None = None
+    if world.is_first:
+        if past is not None:
+            store.set_aside(past.loaded.path)
+        store.clean()
+        saver = Saver(store, material.identity, record, seconds=trained.config.checkpoint.seconds)
+    keeper = ModelKeeper(trained, material, folder, record, world)
+    task = _task(trained, material, world)
+    write_suspect = partial(_write_suspect, learner, trained, material, folder)
 
     def attempt(start: TrainingState | None) -> Outcome:
         try:
@@ -172,15 +204,17 @@ def _fit(
                 hooks=keeper.hooks(),
                 record=record,
                 saver=saver,
-                write_suspect=partial(_write_suspect, learner, trained, material, folder),
+                # A file with one process's part of a step would compute another step.
+                write_suspect=write_suspect if world.size == 1 else lambda _: None,
                 start=start,
             )
         finally:
-            saver.wait()  # what is being written may be what is gone back to
+            if saver is not None:
+                saver.wait()  # what is being written may be what is gone back to
 
     try:
         start = past.state if past else None
-        outcome = _attempts(attempt, learner, store, material.identity, record, trained.config, start)
+        outcome = attempts.repeat(attempt, learner, store, material.identity, record, trained.config, start)
     except OSError as error:
         raise DetectorError(_why_not_written(folder, error)) from error
     for reason in outcome.unreadable:
@@ -205,14 +239,15 @@ def _why_not_written(folder: RunFolder, error: OSError) -> str:
     return f"{folder.path}: cannot be written ({error.strerror or error}); make room"
 
 
-def _task(trained: TrainedModel, material: Material, device: torch.device) -> Task:
+def _task(trained: TrainedModel, material: Material, world: World) -> Task:
+    part = loader.Part(index=world.rank, count=world.size, neighbours=world.neighbours)
     config, preprocess = trained.config, trained.preprocess
     return Task(
         config=config,
         canvas_hw=preprocess.canvas_hw,
         num_images=len(material.columns),
         open_batches=lambda shapes, first: loader.training_loader(
-            material.columns, preprocess, config, shapes, first=first, pin=device.type == "cuda"
+            material.columns, preprocess, config, shapes, first=first, pin=world.device.type == "cuda", part=part
         ),
     )
 
@@ -227,86 +262,10 @@ def _write_suspect(
         return None  # the warning itself is what matters
 
 
-def _attempts(
-    attempt: Callable[[TrainingState | None], Outcome],
-    learner: Learner,
-    store: Store,
-    identity: Identity,
-    record: Record,
-    config: RunConfig,
-    start: TrainingState | None,
-) -> Outcome:
-    """Train; where that diverges or needs too much memory, go back to the last good state and try otherwise.
-
-    Raises:
-        DetectorError: that does not help.
-    """
-    while True:
-        try:
-            return attempt(start)
-        except DivergedError as error:
-            start = _with_lower_rate(error, learner, store, record)
-            _write_at_once(store, start, identity, record)
-        except torch.OutOfMemoryError as error:
-            start = _in_smaller_parts(error, learner, store, record, config)
-        learner.restore(start.learner)
-
-
-def _in_smaller_parts(
-    error: torch.OutOfMemoryError, learner: Learner, store: Store, record: Record, config: RunConfig
-) -> TrainingState:
-    """The last good state, for a learner that takes the same batches in twice as many parts."""
-    reason = f"the device has not enough memory ({str(error).splitlines()[0]})"
-    parts = 2 * learner.micro_batches
-    try:
-        dataclasses.replace(config, memory=dataclasses.replace(config.memory, micro_batches=parts))
-    except ConfigError as refused:
-        raise DetectorError(f"{reason}; set a smaller data.batch_size or data.image_size: {refused}") from error
-    loaded = store.read_newest()
-    if loaded is None or parts > config.data.batch_size:
-        raise DetectorError(f"{reason}; set a smaller data.image_size, or memory.checkpoint=all") from error
-    learner.micro_batches = parts
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    live = "" if config.model.batch_norm == "frozen" else "; norms that learn see the parts one by one"
-    record.say(
-        f"warning: {reason}: back to step {loaded.state.learner.steps}, with the same batches in {parts} parts "
-        f"(memory.micro_batches) from now on{live}"
-    )
-    return loaded.state
-
-
-def _with_lower_rate(error: DivergedError, learner: Learner, store: Store, record: Record) -> TrainingState:
-    """The last good state with half the rate."""
-    loaded = store.read_newest()
-    rollbacks = 0 if loaded is None else loaded.state.loop.rollbacks
-    if loaded is None or rollbacks >= MOST_ROLLBACKS:
-        raise DetectorError(
-            f"{error}, also after going back {rollbacks} times: lower optim.lr (now {learner.lr:.1e}) or "
-            "lengthen optim.warmup_steps"
-        ) from error
-    state = loaded.state
-    scale = state.learner.lr_scale / 2
-    record.say(f"warning: {error}: back to step {state.learner.steps}, with {scale:g} of the learning rate from now on")
-    return dataclasses.replace(
-        state,
-        learner=dataclasses.replace(state.learner, lr_scale=scale),
-        loop=dataclasses.replace(state.loop, rollbacks=rollbacks + 1, skipped_in_a_row=0, seconds=error.seconds),
-    )
-
-
-def _write_at_once(store: Store, state: TrainingState, identity: Identity, record: Record) -> None:
-    """So that a process that is killed now does not try the higher rate again."""
-    try:
-        store.write(state.snapshot(), identity)
-    except NotWrittenError as error:
-        record.say(f"warning: {error}")
-
-
-def _learner(trained: TrainedModel, dtype: torch.dtype) -> Learner:
+def _learner(trained: TrainedModel, dtype: torch.dtype, world: World) -> Learner:
     path = trained.config.distill.teacher
     teacher = None if path is None else distillation.load(Path(path), trained, dtype=dtype)
-    return Learner(trained.model, trained.config, dtype=dtype, teacher=teacher)
+    return Learner(trained.model, trained.config, dtype=dtype, teacher=teacher, world=world)
 
 
 def _compile(trained: TrainedModel, device: torch.device, dtype: torch.dtype) -> compiled.Trial:
