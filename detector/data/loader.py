@@ -125,7 +125,7 @@ def evaluation_loader(
         held = replace(batch, unreadable=reasons)
         reasons = ()
     if held is None:
-        raise DataError(f"{columns.annotations}: none of {len(rows)} images in {columns.images} can be read")
+        raise DataError(f"{columns.annotations}: none of its {len(rows)} images in {columns.images} can be read")
     yield replace(held, unreadable=held.unreadable + reasons)
 
 

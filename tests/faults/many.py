@@ -1,0 +1,81 @@
+"""Processes that train together as torchrun would start them, forked from one that has everything imported."""
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults import child
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests.faults.child", "detector.run", "torch.nn.parallel"])
+SECONDS_TO_END = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How they ended, by rank."""
+
+    codes: tuple[int | None, ...]
+    said: tuple[str, ...]
+
+
+def train(
+    data: Path,
+    out: Path,
+    *options: str,
+    size: int = 2,
+    faults: Mapping[int, str] | None = None,
+    awaited: Sequence[int] | None = None,
+    **environment: str,
+) -> Ended:
+    """`detector train` by several processes; each may have a fault.
+
+    Those that still run after a minute, or once the awaited have ended, are killed.
+    """
+    port = _free_port()
+    files = [out.with_name(f"{out.name}-{rank}.txt") for rank in range(size)]
+    common = {
+        **environment,
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    processes = [
+        CONTEXT.Process(
+            target=_run,
+            args=(
+                {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                str(files[rank]),
+                (faults or {}).get(rank, "none"),
+                (str(data), "--out", str(out), *options),
+            ),
+        )
+        for rank in range(size)
+    ]
+    for process in processes:
+        process.start()
+    for rank in range(size) if awaited is None else awaited:
+        processes[rank].join(SECONDS_TO_END)
+    codes = tuple(process.exitcode for process in processes)
+    for process in processes:
+        process.kill()
+        process.join()
+    return Ended(codes=codes, said=tuple(file.read_text() for file in files))
+
+
+def _run(environment: Mapping[str, str], file: str, fault: str, options: tuple[str, ...]) -> None:
+    os.environ.update(environment)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    raise SystemExit(child.main(fault, *options))
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
