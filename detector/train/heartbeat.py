@@ -18,7 +18,6 @@ import torch
 INTERVAL = 3.0  # seconds
 SILENCE = 40.0  # seconds; the interpreter may be held that long by nothing that we call
 EXIT_CODE = 1
-_LOST = "detector/lost"
 
 
 @contextmanager
@@ -28,11 +27,14 @@ def kept(rank: int, size: int) -> Generator[None]:
     store = torch.distributed.TCPStore(
         os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timedelta(seconds=SILENCE)
     )
-    beats = [f"detector/alive/{number}" for number in range(size)]
+    # Of this start: some versions of torchrun keep the store of the one before.
+    prefix = f"detector/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    beats = [f"{prefix}/alive/{number}" for number in range(size)]
     store.set(beats[rank], "0")
     over = threading.Event()
     listened = beats if rank == 0 else beats[:1]
-    thread = threading.Thread(target=_beat, args=(store, beats[rank], listened, over), name="heartbeat", daemon=True)
+    args = (store, beats[rank], listened, f"{prefix}/lost", over)
+    thread = threading.Thread(target=_beat, args=args, name="heartbeat", daemon=True)
     thread.start()
     try:
         yield
@@ -41,7 +43,7 @@ def kept(rank: int, size: int) -> Generator[None]:
         thread.join(INTERVAL)
 
 
-def _beat(store: torch.distributed.TCPStore, own: str, listened: list[str], over: threading.Event) -> None:
+def _beat(store: torch.distributed.TCPStore, own: str, listened: list[str], lost: str, over: threading.Event) -> None:
     last: list[bytes] = []
     heard = [time.monotonic()] * len(listened)
     count = 0
@@ -50,7 +52,7 @@ def _beat(store: torch.distributed.TCPStore, own: str, listened: list[str], over
         try:
             store.set(own, str(count))
             found = store.multi_get(listened)
-            is_lost = store.check([_LOST])
+            is_lost = store.check([lost])
         except RuntimeError:  # whoever holds the store is gone
             found, is_lost = last, True
         now = time.monotonic()
@@ -61,13 +63,13 @@ def _beat(store: torch.distributed.TCPStore, own: str, listened: list[str], over
         if silent or is_lost:
             if over.wait(INTERVAL):
                 return  # the others were only faster to end
-            _end(store, silent)
+            _end(store, lost, silent)
 
 
-def _end(store: torch.distributed.TCPStore, silent: list[str]) -> None:
+def _end(store: torch.distributed.TCPStore, lost: str, silent: list[str]) -> None:
     who = f"process {', '.join(silent)} has not been heard of for {SILENCE:g} seconds" if silent else "one is gone"
     sys.stderr.write(f"error: not all processes of this training live: {who}; the same command goes on\n")
     sys.stderr.flush()
     with suppress(RuntimeError):  # the store may have gone with the process
-        store.set(_LOST, "1")
+        store.set(lost, "1")
     os._exit(EXIT_CODE)  # the main thread may never come back from where it waits
