@@ -196,6 +196,7 @@ def _evaluate(options: forms.Evaluate) -> Answer:
             "thresholds": {one.name: one.point.threshold for one in outcome.thresholds},
         },
         warnings=tuple(f"its objects count as missed: {reason}" for reason in outcome.unreadable),
+        is_said=outcome.is_first,
     )
 
 

@@ -5,24 +5,19 @@ import json
 from collections.abc import Callable
 
 from detector import files
-from detector.evaluate import text
+from detector.evaluate import coco, text
 from detector.evaluate.coco import Scores
 from detector.model import model_file
 from detector.model.detector import DetectionModel
 from detector.model.model_file import TrainedModel
-from detector.run import together
+from detector.run import finding
 from detector.run.material import Material
-from detector.run.scoring import score
 from detector.train.distributed import World
 from detector.train.engine import Outcome
 from detector.train.keeper import Hooks
 from detector.train.record import Record
 from detector.train.run_folder import RunFolder
 from detector.train.state import Quality
-
-
-class _StopRequested(Exception):  # noqa: N818 - not an error
-    """The user does not want to wait for the end of a scoring."""
 
 
 class ModelKeeper:
@@ -47,27 +42,19 @@ class ModelKeeper:
 
     def evaluate(self, candidate: DetectionModel, should_stop: Callable[[], bool]) -> Quality | None:
         assert self._val_columns is not None
-        if self._world.size > 1:
-            self._scores = together.score(
-                self._with(candidate),
-                self._val_columns,
-                self._world,
-                on_unreadable=self._name_once,
-                should_stop=should_stop,
-                dtype=self._dtype,
-            )
-            return None if self._scores is None else Quality(ap=self._scores.ap, ap50=self._scores.ap50)
-
-        def show(done: int, total: int) -> None:
-            if should_stop() and done < total:
-                raise _StopRequested
-
-        try:
-            self._scores, _ = score(
-                [self._with(candidate)], self._val_columns, self._name_once, show, dtype=self._dtype
-            )
-        except _StopRequested:
+        results = finding.find(
+            [self._with(candidate)],
+            self._val_columns,
+            self._world,
+            self._name_once,
+            should_stop=should_stop,
+            dtype=self._dtype,
+        )
+        if results is None:
             return None
+        first = self._world.is_first
+        self._scores = self._world.share(coco.score(self._val_columns.annotations, results) if first else None)
+        assert self._scores is not None
         return Quality(ap=self._scores.ap, ap50=self._scores.ap50)
 
     def keep_best(self, candidate: DetectionModel) -> None:

@@ -107,8 +107,8 @@ def joined(device: torch.device) -> Generator[World]:
         except RuntimeError as error:
             if _is_of_lost_process(error):
                 raise DetectorError(
-                    f"process {world.rank}: another process of this training has ended, see what it said; the same "
-                    "command goes on from the last checkpoint"
+                    f"process {world.rank}: another process has ended, see what it said; the same command begins "
+                    "again, a training from its last checkpoint"
                 ) from error
             raise
     torch.distributed.destroy_process_group()

@@ -7,8 +7,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from detector.evaluate import collect
 from detector.evaluate.results import Results
-from detector.run import together
 
 
 def _results(image_ids: list[int], first: int = 0) -> Results:
@@ -43,6 +43,6 @@ def test_merged_parts_are_in_the_order_of_the_images(counts: list[int], size: in
                 scores=whole.scores[mine],
             )
         )
-    merged = together.merge(parts, columns)
+    merged = collect.merge(parts, columns)
     for name in ("image_ids", "category_ids", "boxes_xywh", "scores"):
         np.testing.assert_array_equal(getattr(merged, name), getattr(whole, name))
