@@ -195,15 +195,15 @@ FAULTS: dict[str, Callable[[int], None]] = {
 }
 
 
-def main(fault: str, *options: str) -> int:
+def main(fault: str, *words: str) -> int:
     torch.set_num_threads(1)
     assert torchvision
     shrink()
     name, _, value = fault.partition("=")
     if name != "none":
         FAULTS[name](int(value))
-    return cli.main(["train", *options])
+    return cli.main(words)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(*sys.argv[1:]))
+    raise SystemExit(main(sys.argv[1], "train", *sys.argv[2:]))

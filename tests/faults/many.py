@@ -29,16 +29,25 @@ def train(
     size: int = 2,
     faults: Mapping[int, str] | None = None,
     awaited: Sequence[int] | None = None,
-    **environment: str,
 ) -> Ended:
-    """`detector train` by several processes; each may have a fault.
+    """`detector train` by several processes."""
+    return run("train", str(data), "--out", str(out), *options, logs=out, size=size, faults=faults, awaited=awaited)
+
+
+def run(
+    *words: str,
+    logs: Path,
+    size: int = 2,
+    faults: Mapping[int, str] | None = None,
+    awaited: Sequence[int] | None = None,
+) -> Ended:
+    """A command by several processes, each of which may have a fault and writes what it says beside `logs`.
 
     Those that still run after a minute, or once the awaited have ended, are killed.
     """
     port = _free_port()
-    files = [out.with_name(f"{out.name}-{rank}.txt") for rank in range(size)]
+    files = [logs.with_name(f"{logs.name}-{rank}.txt") for rank in range(size)]
     common = {
-        **environment,
         "WORLD_SIZE": str(size),
         "LOCAL_WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",
@@ -51,7 +60,7 @@ def train(
                 {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 str(files[rank]),
                 (faults or {}).get(rank, "none"),
-                (str(data), "--out", str(out), *options),
+                words,
             ),
         )
         for rank in range(size)
@@ -67,12 +76,12 @@ def train(
     return Ended(codes=codes, said=tuple(file.read_text() for file in files))
 
 
-def _run(environment: Mapping[str, str], file: str, fault: str, options: tuple[str, ...]) -> None:
+def _run(environment: Mapping[str, str], file: str, fault: str, words: tuple[str, ...]) -> None:
     os.environ.update(environment)
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    raise SystemExit(child.main(fault, *options))
+    raise SystemExit(child.main(fault, *words))
 
 
 def _free_port() -> int:

@@ -98,6 +98,20 @@ def test_one_that_is_silent_is_given_up(data: Path, tmp_path: Path) -> None:
     assert "process 1 has not been heard of" in ended.said[0]
 
 
+def test_two_processes_score_as_one(data: Path, tmp_path: Path, of_two: Path) -> None:
+    said: list[str] = []
+    for size in (1, 3):  # of two images: one process has none
+        out = tmp_path / str(size)
+        words = ("eval", str(of_two / "last.safetensors"), str(data), "--split", "val", "--out", str(out))
+        ended = many.run(*words, "--device", "cpu", logs=out, size=size)
+        assert ended.codes == (0,) * size, ended.said
+        assert ended.said[1:] == ("",) * (size - 1)
+        said.append(ended.said[0].replace(str(out), ""))
+    for name in ("predictions.json", "scores.json"):
+        assert (tmp_path / "3" / name).read_bytes() == (tmp_path / "1" / name).read_bytes()
+    assert said[0] == said[1]
+
+
 def test_torchrun_starts_them_again(data: Path, tmp_path: Path, of_two: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=1"]
