@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from detector.config import RunConfig, StageConfig
+from detector.config import RunConfig
 from detector.errors import CheckpointError
 from detector.model.detector import DetectionModel
 from detector.train import optim, schedule, stages
@@ -169,22 +169,24 @@ class Learner:
             # What it remembers of the losses belongs to the stage that ends.
             self.objective.balancer.restart()
             self.share_statistics()  # a part that stops learning keeps those it has
-            self._set_learners(entered)
+            self._set_learners(number)
 
-    def _set_learners(self, stage: StageConfig) -> None:
-        stages.set_learners(self._model, stage)
+    def _set_learners(self, number: int) -> None:
+        stages.set_learners(self._model, self._stages[number])
         if self.world.size == 1:
             return
         if self._replica is not None:
             # It knows only those that learned when it was made.
             self._replica._remove_autograd_hooks()  # pyright: ignore[reportPrivateUsage]
-        # Parameters may be left out of a step where a loss has no weight.
-        is_partial = bool(self._config.stages) or 0 in self.objective.base_weights
+        # Over the beginning of a stage the weights of the one before fade.
+        of_stages = [
+            stages.weights_of(stage, self._base_weights) for stage in self._stages[max(0, number - 1) : number + 1]
+        ]
         self._replica = DistributedDataParallel(
             self.objective,
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
-            find_unused_parameters=is_partial,
+            find_unused_parameters=any(map(self.objective.leaves_out, of_stages)),
         )
 
     def share_statistics(self) -> None:
@@ -251,4 +253,4 @@ class Learner:
             reason = str(error).splitlines()[-1].strip()
             raise CheckpointError(f"the state does not fit the settings: {reason}") from error
         self.steps, self.stage, self.lr_scale = state.steps, state.stage, state.lr_scale
-        self._set_learners(self._stages[self.stage])
+        self._set_learners(self.stage)

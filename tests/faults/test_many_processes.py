@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -65,10 +64,9 @@ def test_two_processes_learn_what_one_learns(of_one: Path, of_two: Path) -> None
 
 def test_one_dies_the_other_ends_and_the_same_command_goes_on(data: Path, tmp_path: Path, of_two: Path) -> None:
     out = tmp_path / "run"
-    begun = time.monotonic()
     ended = many.train(data, out, *steps(STEPS), *SAME, faults={1: "kill-at-step=9"})
     assert ended.codes == (1, -signal.SIGKILL)
-    assert time.monotonic() - begun < many.SECONDS_TO_END
+    assert ended.spread < 60
     assert "another process has ended" in ended.said[0]
     ended = many.train(data, out, *steps(STEPS), *SAME)
     assert ended.codes == (0, 0), ended.said
