@@ -12,3 +12,5 @@ class Answer:
     values: Mapping[str, object]
     warnings: tuple[str, ...] = ()
     exit_code: int = 0
+    is_said: bool = True
+    """Of several processes that did the work together one says it."""

@@ -179,6 +179,7 @@ def _evaluate(options: forms.Evaluate) -> Answer:
             "thresholds": {one.name: one.point.threshold for one in outcome.thresholds},
         },
         warnings=tuple(f"its objects count as missed: {reason}" for reason in outcome.unreadable),
+        is_said=outcome.is_first,
     )
 
 
@@ -292,6 +293,8 @@ def _run(command: Callable[[], Answer], *, as_json: bool, debug: bool) -> int:
     except Exception as error:  # noqa: BLE001 - the border of the program: whatever it is, the user gets one line
         reason = f"{type(error).__name__}: {error} (not expected; --debug shows where it comes from)"
         return _refuse(reason, DetectorError.exit_code, debug=debug)
+    if not answer.is_said:
+        return answer.exit_code
     for warning in answer.warnings:
         _note("warning", warning)
     if as_json:

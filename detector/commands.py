@@ -45,6 +45,7 @@ def train(data: "DataPaths", config: "RunConfig", options: Train) -> Answer:
         },
         warnings=outcome.remarks,
         exit_code=0 if outcome.interrupted_by is None else SIGNALLED + outcome.interrupted_by,
+        is_said=outcome.is_first,
     )
 
 

@@ -6,6 +6,7 @@ The only place where a default is written. `recipes.py` picks combinations, `con
 from detector.config.data import AugmentConfig, CropConfig, DataConfig
 from detector.config.model import (
     Backbone,
+    BatchNorm,
     DecodeConfig,
     HeadConfig,
     ModelConfig,
@@ -31,6 +32,7 @@ __all__ = [
     "AugmentConfig",
     "Backbone",
     "BalanceConfig",
+    "BatchNorm",
     "Classification",
     "CropConfig",
     "DataConfig",

@@ -30,6 +30,7 @@ class DataConfig:
     image_size: int = 640
     """Longer side of the canvas in pixels; the aspect comes from the training images."""
     batch_size: int = 16
+    """Images in a step, of all processes together."""
     workers: int | None = None
     """Loader processes; null chooses for the machine. The batches are the same for any number."""
     cache: Literal["none", "disk"] = "none"

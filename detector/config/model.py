@@ -15,6 +15,7 @@ _RESERVED = (TRUNK, "backbone", "neck", "heads", "features", "adapters")
 
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
+BatchNorm = Literal["live", "sync", "frozen"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +112,8 @@ class ModelConfig:
     """Trunk and heads."""
 
     backbone: Backbone = "resnet50"
-    batch_norm: Literal["live", "frozen"] = "live"
+    batch_norm: BatchNorm = "live"
+    """live: statistics of the images that a process has; sync: those of all processes, on GPUs; frozen: ImageNet's."""
     frozen_stages: int = 0
     """Backbone parts that do not learn, from the input on: 1 is the stem, 2 adds layer1, up to 5."""
     neck: Literal["pyramid", "pool"] = "pyramid"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -29,6 +29,8 @@ from detector.geometry import letterbox
 from detector.printable import visible
 from detector.types import Batch, BatchShape, Preprocess
 
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
 _SHARED_MEMORY = Path("/dev/shm")
 WORKER_TIMEOUT = 120.0  # seconds without a batch; then the process that should have made it is given up
@@ -36,6 +38,23 @@ _LOOK_EVERY = 5.0  # seconds: whether they live
 _MOST_FAILURES = 3
 _SHOWN = 4
 _BATCHES_IN_FLIGHT = 3  # of one process: two prefetched, one in the hands of the trainer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Which images are those of one process, where several train together."""
+
+    index: int = 0
+    count: int = 1
+    neighbours: int = 1
+    """Processes on this machine, this one included."""
+
+    def of(self, keys: list[T]) -> list[T]:
+        """A run of a batch; together they are the batch that one process would have."""
+        return keys[self.index * len(keys) // self.count : (self.index + 1) * len(keys) // self.count]
+
+
+WHOLE = Part()
 
 
 def training_loader(
@@ -46,6 +65,7 @@ def training_loader(
     *,
     first: int = 0,
     pin: bool = False,
+    part: Part = WHOLE,
 ) -> Iterator[Batch]:
     """Augmented batches of the given shapes, as many as there are shapes.
 
@@ -56,6 +76,7 @@ def training_loader(
         shapes: Asked for the next one as a batch is begun, some batches ahead of what is returned.
         first: Images that earlier batches held, where a run goes on.
         pin: Copy to page-locked memory.
+        part: Of every batch that this process takes.
 
     Raises:
         DataError: no image of the data set can be read.
@@ -63,21 +84,36 @@ def training_loader(
     """
     cache = ImageCache.open(columns, config, preprocess.canvas_hw)
     dataset = TrainingSet(columns, preprocess, config.augment, config.seed, cache)
-    keys = stream(config.seed, len(columns), shapes, first)
-    workers = affordable_workers(num_workers(config.data), _largest_batch(config.data, preprocess.canvas_hw))
+    keys = (part.of(batch) for batch in stream(config.seed, len(columns), shapes, first))
+    wanted = num_workers(config.data, part.neighbours)
+    workers = affordable_workers(wanted, _largest_batch(config.data, preprocess.canvas_hw))
     return _batches(dataset, keys, workers=workers, pin=pin)
 
 
 def evaluation_loader(
-    columns: Columns, preprocess: Preprocess, *, batch_size: int, workers: int, pin: bool = False
+    columns: Columns,
+    preprocess: Preprocess,
+    *,
+    batch_size: int,
+    workers: int,
+    pin: bool = False,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """Every readable image once, in order. No batch is empty; the batch near an unreadable image says why.
+
+    Args:
+        columns: The split.
+        preprocess: The canvas.
+        batch_size: Of all batches but the last.
+        workers: Loader processes.
+        pin: Copy to page-locked memory.
+        rows: The images to read; None for all.
 
     Raises:
         DataError: no image of the data set can be read.
     """
-    rows = list(range(len(columns)))
-    keys = (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
+    rows = range(len(columns)) if rows is None else rows
+    keys = (list(rows[start : start + batch_size]) for start in range(0, len(rows), batch_size))
     workers = affordable_workers(workers, _num_bytes(batch_size, preprocess.canvas_hw))
     held: Batch | None = None
     reasons: tuple[str, ...] = ()
@@ -90,7 +126,7 @@ def evaluation_loader(
         held = replace(batch, unreadable=reasons)
         reasons = ()
     if held is None:
-        raise DataError(f"{columns.annotations}: none of its {len(columns)} images in {columns.images} can be read")
+        raise DataError(f"{columns.annotations}: none of its {len(rows)} images in {columns.images} can be read")
     yield replace(held, unreadable=held.unreadable + reasons)
 
 
@@ -120,11 +156,14 @@ def _permutation(seed: int, epoch: int, num_images: int) -> np.ndarray[tuple[int
     return np.random.Generator(np.random.Philox(sequence)).permutation(num_images)
 
 
-def num_workers(config: DataConfig) -> int:
-    """Loader processes as set, or for this machine: none where they would take the trainer's only cores."""
+def num_workers(config: DataConfig, trainers: int = 1) -> int:
+    """Loader processes as set, or for this machine: none where they would take the trainer's only cores.
+
+    Of one trainer, where several share the machine.
+    """
     if config.workers is not None:
         return config.workers
-    cores = num_cores()
+    cores = num_cores() // trainers
     return 0 if cores <= 2 else min(8, cores - 1)
 
 

@@ -58,6 +58,20 @@ def results(found: Iterable[Found], columns: Columns, *, progress: Callable[[int
     return _joined(parts)
 
 
+def merge(parts: Sequence[Results], columns: Columns) -> Results:
+    """What several processes have found, each in some of the images, in the order of the images."""
+    image_ids = np.concatenate([part.image_ids for part in parts])
+    places = np.argsort(columns.image_ids, kind="stable")
+    rows = places[np.searchsorted(columns.image_ids, image_ids, sorter=places)]
+    order = np.argsort(rows, kind="stable")
+    return Results(
+        image_ids=image_ids[order],
+        category_ids=np.concatenate([part.category_ids for part in parts])[order],
+        boxes_xywh=np.concatenate([part.boxes_xywh for part in parts])[order],
+        scores=np.concatenate([part.scores for part in parts])[order],
+    )
+
+
 def _of_image(found: Detections, *, image_id: int, category_ids: NDArray[np.int64]) -> Results:
     boxes = found.boxes.detach().to("cpu", torch.float64)
     return Results(

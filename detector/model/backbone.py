@@ -1,5 +1,6 @@
 """ResNet trunk (He et al. 2016), from torchvision."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import assert_never, cast
 
@@ -11,6 +12,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
 from detector.config import Backbone as BackboneName
+from detector.config import BatchNorm
 from detector.model import precision
 from detector.model.fold import Folded
 from detector.model.recompute import recomputed
@@ -25,10 +27,12 @@ class Backbone(nn.Module):
     in evaluation mode, cost nothing: see `fold`.
     """
 
-    def __init__(self, name: BackboneName, *, batch_norm: str, frozen_stages: int, recompute: bool = False) -> None:
+    def __init__(
+        self, name: BackboneName, *, batch_norm: BatchNorm, frozen_stages: int, recompute: bool = False
+    ) -> None:
         super().__init__()
         self._recompute = recompute  # the activations of a layer in the backward pass
-        network = _resnet(name, frozen=batch_norm == "frozen")
+        network = _resnet(name, _norm(batch_norm))
         self.conv1 = network.conv1
         self.bn1 = network.bn1
         self.relu = network.relu
@@ -98,8 +102,19 @@ def _block(block: BasicBlock | Bottleneck, folded: Folded, x: Tensor) -> Tensor:
     return F.relu(out.add_(x), inplace=True)
 
 
-def _resnet(name: BackboneName, *, frozen: bool) -> torchvision.models.ResNet:
-    norm_layer = FrozenBatchNorm2d if frozen else nn.BatchNorm2d
+def _norm(kind: BatchNorm) -> Callable[..., nn.Module]:
+    match kind:
+        case "frozen":
+            return FrozenBatchNorm2d
+        case "live":
+            return nn.BatchNorm2d
+        case "sync":
+            return nn.SyncBatchNorm
+        case _:
+            assert_never(kind)
+
+
+def _resnet(name: BackboneName, norm_layer: Callable[..., nn.Module]) -> torchvision.models.ResNet:
     match name:
         case "resnet18":
             return torchvision.models.resnet18(norm_layer=norm_layer)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import FrozenBatchNorm2d
 
-_Norm = FrozenBatchNorm2d | nn.BatchNorm2d
+_Norm = FrozenBatchNorm2d | nn.BatchNorm2d | nn.SyncBatchNorm
 
 
 class Folded:
@@ -39,7 +39,9 @@ class Folded:
 
 
 def _is_still(norm: nn.Module) -> TypeGuard[_Norm]:
-    return isinstance(norm, FrozenBatchNorm2d) or (isinstance(norm, nn.BatchNorm2d) and not norm.training)
+    return isinstance(norm, FrozenBatchNorm2d) or (
+        isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm) and not norm.training
+    )
 
 
 def _affine(norms: list[_Norm], eps: float) -> dict[nn.Module, tuple[Tensor, Tensor]]:

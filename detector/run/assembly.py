@@ -12,6 +12,7 @@ from detector.model.model_file import TrainedModel
 from detector.run.material import Material
 from detector.train import distillation, schedule
 from detector.train.checkpoint import Loaded
+from detector.train.distributed import World
 from detector.train.learner import Learner
 from detector.train.state import TrainingState
 
@@ -36,14 +37,14 @@ class Assembly:
     """What `--init` brought."""
 
 
-def build(material: Material, init: str, past: Past | None = None) -> Assembly:
+def build(material: Material, init: str, world: World, past: Past | None = None) -> Assembly:
     config, facts = material.config, material.facts
     torch.manual_seed(config.seed)
     model = network.build(config, num_classes=len(facts.label_map), preprocess=facts.preprocess)
     weights = pretrained.initialise(model, init, config) if past is None else None
     model.to(facts.device)
     trained = TrainedModel(model=model, config=config, label_map=facts.label_map, preprocess=facts.preprocess)
-    learner = _learner(trained, facts.dtype)
+    learner = _learner(trained, facts.dtype, world)
     if past is not None:
         try:
             learner.restore(past.state.learner)
@@ -62,7 +63,7 @@ def compile_network(assembly: Assembly, material: Material) -> compiled.Trial | 
     return compiled.for_training(trained.model, images, dtype=facts.dtype)
 
 
-def _learner(trained: TrainedModel, dtype: torch.dtype) -> Learner:
+def _learner(trained: TrainedModel, dtype: torch.dtype, world: World) -> Learner:
     path = trained.config.distill.teacher
     teacher = None if path is None else distillation.load(Path(path), trained, dtype=dtype)
-    return Learner(trained.model, trained.config, dtype=dtype, teacher=teacher)
+    return Learner(trained.model, trained.config, dtype=dtype, teacher=teacher, world=world)

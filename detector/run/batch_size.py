@@ -9,11 +9,12 @@ import torch
 
 from detector import config_file
 from detector.config import RunConfig
-from detector.errors import DetectorError
+from detector.errors import ConfigError, DetectorError
 from detector.run import assembly, memory, preflight
 from detector.run import material as materials
 from detector.run.material import Material
 from detector.train.checkpoint import Loaded
+from detector.train.distributed import World
 
 MARGIN = 0.9
 """Of the memory: later batches may be laid out less well."""
@@ -37,19 +38,22 @@ def of_run(config: RunConfig, loaded: Loaded, auto: Auto) -> RunConfig:
     return _with(config, before.data.batch_size, lr)
 
 
-def choose(material: Material, init: str, auto: Auto) -> Material:
+def choose(material: Material, init: str, auto: Auto, world: World) -> Material:
     """The material with the largest batch that fits, and a remark on it.
 
     Raises:
         DetectorError: not even one image fits.
+        ConfigError: several processes would have to agree on it.
     """
+    if world.size > 1:
+        raise ConfigError("--batch-size auto: several processes share a batch; give its size as a number")
     config, device = material.config, material.facts.device
     before = config.data.batch_size
     if device.type != "cuda":
         said = f"batch size: {before}, that of the settings: on a CPU a larger one saves no time"
         return materials.under(material, config, said)
     most = max(before, len(material.columns) // STEPS_IN_AN_EPOCH)
-    size = largest(_trial(material, init), before, most)
+    size = largest(_trial(material, init, world), before, most)
     if size is None:
         raise DetectorError("not even a batch of one image fits into the memory of the device; lower --image-size")
     few = f"; twice as many would leave fewer than {STEPS_IN_AN_EPOCH} steps in an epoch"
@@ -92,8 +96,8 @@ def _linear(size: int) -> float:
     return size if size <= LINEAR_UP_TO else math.sqrt(size * LINEAR_UP_TO)
 
 
-def _trial(material: Material, init: str) -> Callable[[int], bool]:
-    made = assembly.build(material, init)
+def _trial(material: Material, init: str, world: World) -> Callable[[int], bool]:
+    made = assembly.build(material, init, world)
     device = material.facts.device
 
     def fits(size: int) -> bool:

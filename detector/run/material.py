@@ -4,8 +4,6 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-import torch
-
 from detector.config import RunConfig
 from detector.data import check, coco
 from detector.data.columns import Columns
@@ -16,6 +14,7 @@ from detector.run import resuming
 from detector.run.data_paths import DataPaths
 from detector.train import run_folder, schedule
 from detector.train.checkpoint import Identity, Loaded
+from detector.train.distributed import World
 from detector.types import Preprocess
 
 _LAST_STRIDE = 32  # of the backbone
@@ -35,18 +34,20 @@ class Material:
     """On what was chosen for the user."""
 
 
-def gather(data: DataPaths, config: RunConfig, target: torch.device, init: str, loaded: Loaded | None) -> Material:
+def gather(data: DataPaths, config: RunConfig, world: World, init: str, loaded: Loaded | None) -> Material:
+    _require_fit(config, world)
+    target = world.device
     train_files = data.split("train")
     columns = coco.read(train_files.annotations, train_files.images)
     check.require_objects(columns)
     val_columns = _validation_columns(data, columns)
     preprocess = Preprocess(canvas_hw=letterbox.choose_canvas(columns.sizes_hw, config.data.image_size))
-    _require_statistics(config, preprocess.canvas_hw)
+    _require_statistics(config, preprocess.canvas_hw, world)
     is_choice_made = config.precision == "auto" and loaded is not None and loaded.identity.device == target.type
     dtype = (
         precision.of_name(loaded.identity.precision)  # the probe times this machine, and may now find otherwise
         if loaded is not None and is_choice_made
-        else precision.resolve(config.precision, target)
+        else world.share(precision.resolve(config.precision, target))
     )
     facts = run_folder.Facts(
         device=target,
@@ -67,9 +68,32 @@ def gather(data: DataPaths, config: RunConfig, target: torch.device, init: str, 
 
 def under(material: Material, config: RunConfig, *remarks: str) -> Material:
     """The same data under other settings of training; those that decide about the canvas stay."""
-    _require_statistics(config, material.facts.preprocess.canvas_hw)
+    _require_statistics(config, material.facts.preprocess.canvas_hw, World(device=material.facts.device))
     identity = resuming.identity(config, material.facts)
     return dataclasses.replace(material, config=config, identity=identity, remarks=remarks)
+
+
+def _require_fit(config: RunConfig, world: World) -> None:
+    """See that several processes can share the work.
+
+    Raises:
+        ConfigError: a setting does not go with them.
+    """
+    if world.size == 1:
+        return
+    size = config.data.batch_size
+    if size % world.size:
+        raise ConfigError(
+            f"data.batch_size = {size}: is that of all {world.size} processes together, of which each takes an equal "
+            f"part; set {math.ceil(size / world.size) * world.size}"
+        )
+    if config.model.batch_norm == "sync" and world.device.type == "cpu":
+        raise ConfigError("model.batch_norm = sync: torch has no such norm for a CPU; set live or frozen")
+    if config.length.minutes is not None and config.data.crops.share > 0:
+        raise ConfigError(
+            "data.crops.share: several processes would end their cut-outs at different steps of a run whose length is "
+            "in minutes; give --epochs or --steps, or set data.crops.share to 0"
+        )
 
 
 def _validation_columns(data: DataPaths, train_columns: Columns) -> Columns | None:
@@ -81,18 +105,19 @@ def _validation_columns(data: DataPaths, train_columns: Columns) -> Columns | No
     return None if columns.is_crowd.all() else columns
 
 
-def _require_statistics(config: RunConfig, canvas_hw: tuple[int, int]) -> None:
+def _require_statistics(config: RunConfig, canvas_hw: tuple[int, int], world: World) -> None:
     """A batch norm that learns needs more than one value a channel.
 
     Raises:
         ConfigError: the last features of the smallest batch are a single cell.
     """
-    if config.model.batch_norm != "live" or config.model.frozen_stages == _BACKBONE_PARTS:
+    if config.model.batch_norm == "frozen" or config.model.frozen_stages == _BACKBONE_PARTS:
         return
     for progress in (0.0, 1.0):
         shape = schedule.batch_shape(progress, config.data, canvas_hw)
         cells = math.prod(math.ceil(side / _LAST_STRIDE) for side in shape.window_hw)
-        if shape.size * cells == 1:
+        seen = shape.size // (world.size if config.model.batch_norm == "live" else 1)
+        if seen * cells == 1:
             height, width = shape.window_hw
             raise ConfigError(
                 f"batches of one image of {width}x{height} leave the norms of the backbone a single value; "

@@ -5,13 +5,14 @@ import json
 from collections.abc import Callable
 
 from detector import files
-from detector.evaluate import text
+from detector.evaluate import coco, text
 from detector.evaluate.coco import Scores
 from detector.model import model_file
 from detector.model.detector import DetectionModel
 from detector.model.model_file import TrainedModel
+from detector.run import finding
 from detector.run.material import Material
-from detector.run.scoring import score
+from detector.train.distributed import World
 from detector.train.engine import Outcome
 from detector.train.keeper import Hooks
 from detector.train.record import Record
@@ -19,14 +20,13 @@ from detector.train.run_folder import RunFolder
 from detector.train.state import Quality
 
 
-class _StopRequested(Exception):  # noqa: N818 - not an error
-    """The user does not want to wait for the end of a scoring."""
-
-
 class ModelKeeper:
     """What the training loop calls back: scores a candidate on the validation split, writes models."""
 
-    def __init__(self, trained: TrainedModel, material: Material, folder: RunFolder, record: Record) -> None:
+    def __init__(
+        self, trained: TrainedModel, material: Material, folder: RunFolder, record: Record, world: World
+    ) -> None:
+        self._world = world
         self._trained = trained
         self._val_columns = material.val_columns
         self._dtype = material.facts.dtype
@@ -42,20 +42,34 @@ class ModelKeeper:
 
     def evaluate(self, candidate: DetectionModel, should_stop: Callable[[], bool]) -> Quality | None:
         assert self._val_columns is not None
-
-        def show(done: int, total: int) -> None:
-            if should_stop() and done < total:
-                raise _StopRequested
-
-        try:
-            self._scores, _ = score(
-                [self._with(candidate)], self._val_columns, self._name_once, show, dtype=self._dtype
-            )
-        except _StopRequested:
+        results = finding.find(
+            [self._with(candidate)],
+            self._val_columns,
+            self._world,
+            self._name_once,
+            should_stop=should_stop,
+            dtype=self._dtype,
+        )
+        if results is None:
             return None
+        first = self._world.is_first
+        self._scores = self._world.share(coco.score(self._val_columns.annotations, results) if first else None)
+        assert self._scores is not None
         return Quality(ap=self._scores.ap, ap50=self._scores.ap50)
 
     def keep_best(self, candidate: DetectionModel) -> None:
+        """Of several processes the first writes; where it cannot, all hear of it."""
+        failure: OSError | None = None
+        if self._world.is_first:
+            try:
+                self._write_best(candidate)
+            except OSError as error:
+                failure = error
+        failure = self._world.share(failure)
+        if failure is not None:
+            raise failure
+
+    def _write_best(self, candidate: DetectionModel) -> None:
         model_file.save(self._folder.best, self._with(candidate))
         if self._scores is not None:
             content = json.dumps(text.as_json(self._scores), indent=2, allow_nan=False) + "\n"
@@ -63,7 +77,8 @@ class ModelKeeper:
                 temporary.write_text(content, encoding="utf-8")
 
     def keep_last(self, candidate: DetectionModel) -> None:
-        model_file.save(self._folder.last, self._with(candidate))
+        if self._world.is_first:
+            model_file.save(self._folder.last, self._with(candidate))
 
     def scores_of(self, outcome: Outcome) -> Scores | None:
         """Of the best model; it may have been found by an earlier process."""

@@ -24,9 +24,9 @@ from detector.errors import DataError, DetectorError
 from detector.model import inference
 from detector.run import memory
 from detector.run.assembly import Assembly
+from detector.run.finding import BATCH_SIZE
 from detector.run.forecasting import Forecast, Need
 from detector.run.material import Material
-from detector.run.scoring import EVALUATION_BATCH
 from detector.train import preflight, schedule
 from detector.train.learner import Learner
 from detector.train.preflight import Phase
@@ -120,7 +120,7 @@ def _scoring_seconds(made: Assembly, material: Material) -> float | None:
     columns, device = material.val_columns, made.learner.device
     if columns is None:
         return None
-    rows = np.linspace(0, len(columns) - 1, min(EVALUATION_BATCH, len(columns))).astype(int).tolist()
+    rows = np.linspace(0, len(columns) - 1, min(BATCH_SIZE, len(columns))).astype(int).tolist()
     rows[0] = _largest(columns)
     dataset = EvaluationSet(columns, material.facts.preprocess)
     items, reading = _read([partial(dataset.__getitem__, row) for row in rows])
@@ -137,7 +137,7 @@ def _scoring_seconds(made: Assembly, material: Material) -> float | None:
         raise DetectorError(
             f"scoring {len(shown)} images: {memory.reason(error)}; set a smaller --image-size"
         ) from error
-    num_batches = math.ceil(len(columns) / EVALUATION_BATCH)
+    num_batches = math.ceil(len(columns) / BATCH_SIZE)
     return num_batches * _with_reading(seconds, reading * len(shown), material)
 
 

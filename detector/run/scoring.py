@@ -2,36 +2,32 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from detector import files, progress
 from detector.analysis import bootstrap, matching
-from detector.data import coco, layout, loader
-from detector.data.columns import Columns
+from detector.data import coco, layout
 from detector.errors import CheckpointError, ConfigError
 from detector.evaluate import coco as coco_scores
-from detector.evaluate import collect, named, text
+from detector.evaluate import named, text
 from detector.evaluate.coco import Scores
-from detector.evaluate.collect import Found
 from detector.evaluate.engines import Engine
 from detector.evaluate.results import Results
 from detector.evaluate.text import Interval
 from detector.model import device as devices
-from detector.model import inference, model_file, precision
-from detector.model.model_file import TrainedModel
+from detector.model import model_file
 from detector.out_folder import OutFolder
 from detector.predict import ensemble
-from detector.run import thresholds
+from detector.run import finding, thresholds
 from detector.run.data_paths import DataPaths
 from detector.run.thresholds import ClassPoint
+from detector.train import distributed
+from detector.train.distributed import World
 
-EVALUATION_BATCH = 8
 _RESULTS = "predictions.json"
 _SCORES = "scores.json"
 
@@ -47,6 +43,8 @@ class EvalOutcome:
     scores_path: Path
     unreadable: tuple[str, ...]
     """Why, for each image that could not be read; its objects count as missed."""
+    is_first: bool = True
+    """Whether this is the process of several that wrote the results."""
 
 
 def evaluate(
@@ -60,10 +58,26 @@ def evaluate(
     write_thresholds: str | None = None,
 ) -> EvalOutcome:
     """Score a model on a split, or several whose detections are fused; write detections as COCO results, and scores."""
+    with distributed.joined(devices.resolve(device)) as world:
+        return _evaluate(
+            checkpoints, data, world, split=split, out=out, engine=engine, write_thresholds=write_thresholds
+        )
+
+
+def _evaluate(
+    checkpoints: Sequence[Path],
+    data: DataPaths,
+    world: World,
+    *,
+    split: str,
+    out: Path | None,
+    engine: Engine,
+    write_thresholds: str | None,
+) -> EvalOutcome:
+    """Of several processes each looks at its share of the images, and the first does the rest."""
     aim = None if write_thresholds is None else thresholds.parse_aim(write_thresholds)
     if aim is not None and len(checkpoints) > 1:
         raise ConfigError("--write-thresholds goes with one model file; what several find is fused")
-    target = devices.resolve(device)
     found = data.split(split, advice=layout.FOR_EVAL)
     for checkpoint in checkpoints:
         if not checkpoint.is_file():  # before a folder for results is made beside it
@@ -71,31 +85,36 @@ def evaluate(
     part = split if data.annotations is None else data.annotations.stem
     fused = "" if len(checkpoints) == 1 else f"-of-{len(checkpoints)}"
     # Before the models are run, since that may take an hour.
-    with OutFolder.claim(out if out is not None else checkpoints[0].parent / f"eval-{part}{fused}", "eval") as folder:
-        folder.require_free((_RESULTS, _SCORES))
-        models = [model_file.load(checkpoint, target) for checkpoint in checkpoints]
+    place = out if out is not None else checkpoints[0].parent / f"eval-{part}{fused}"
+    with OutFolder.claim(place, "eval") if world.is_first else nullcontext() as folder:
+        if folder is not None:
+            folder.require_free((_RESULTS, _SCORES))
+        models = [model_file.load(checkpoint, world.device) for checkpoint in checkpoints]
         labels = ensemble.merge_label_maps([model.label_map for model in models], [str(path) for path in checkpoints])
         columns = coco.read(found.annotations, found.images, label_map=labels)
         unreadable: dict[str, None] = {}
-        with progress.shown("scoring") as show:
-            scores, results = score(
-                models, columns, lambda reason: unreadable.update({reason: None}), show, engine=engine
+        with progress.shown("scoring") if world.is_first else nullcontext() as show:
+            results = finding.find(models, columns, world, lambda reason: unreadable.update({reason: None}), show)
+        assert results is not None  # nobody asked to stop
+        outcome: EvalOutcome | None = None
+        if folder is not None:
+            truth = coco_scores.read_truth(found.annotations)
+            matches = matching.match(truth.objects, coco_scores.by_row(results, truth))
+            outcome = EvalOutcome(
+                scores=coco_scores.score(columns.annotations, results, engine=engine),
+                intervals=bootstrap.intervals(matches),
+                thresholds=() if aim is None else thresholds.choose(aim, matches, truth, labels),
+                results_path=folder.path / _RESULTS,
+                scores_path=folder.path / _SCORES,
+                unreadable=tuple(unreadable),
             )
-        truth = coco_scores.read_truth(found.annotations)
-        matches = matching.match(truth.objects, coco_scores.by_row(results, truth))
-        intervals = bootstrap.intervals(matches)
-        chosen = () if aim is None else thresholds.choose(aim, matches, truth, labels)
-        if chosen:
-            model_file.write_thresholds(checkpoints[0], tuple(one.point.threshold for one in chosen))
-        _write(folder, scores, intervals, results, _made_from(checkpoints, found.annotations))
-    return EvalOutcome(
-        scores=scores,
-        intervals=intervals,
-        thresholds=chosen,
-        results_path=folder.path / _RESULTS,
-        scores_path=folder.path / _SCORES,
-        unreadable=tuple(unreadable),
-    )
+            if outcome.thresholds:
+                model_file.write_thresholds(checkpoints[0], tuple(one.point.threshold for one in outcome.thresholds))
+            made_from = _made_from(checkpoints, found.annotations)
+            _write(folder, outcome.scores, outcome.intervals, results, made_from)
+    outcome = world.share(outcome)
+    assert outcome is not None
+    return dataclasses.replace(outcome, is_first=world.is_first)
 
 
 def evaluate_files(
@@ -110,52 +129,6 @@ def evaluate_files(
     truth = coco_scores.read_truth(ground_truth)
     intervals = bootstrap.intervals(matching.match(truth.objects, coco_scores.by_row(results, truth)))
     return dataclasses.replace(scores, notes=(*scores.notes, *notes)), intervals
-
-
-def score(
-    models: Sequence[TrainedModel],
-    columns: Columns,
-    on_unreadable: Callable[[str], None],
-    show: Callable[[int, int], None] | None = None,
-    *,
-    engine: Engine = "hotcoco",
-    dtype: torch.dtype | None = None,
-) -> tuple[Scores, Results]:
-    """Scores and detections of a model on a split, or of several together; the columns have the label map of all.
-
-    The convolutions run in `dtype`; None for what the settings of each model say.
-    """
-    of_each = [_found(model, columns, on_unreadable, dtype) for model in models]
-    found = of_each[0] if len(models) == 1 else _fused(models, columns, of_each)
-    results = collect.results(found, columns, progress=show)
-    return coco_scores.score(columns.annotations, results, engine=engine), results
-
-
-def _found(
-    model: TrainedModel, columns: Columns, on_unreadable: Callable[[str], None], dtype: torch.dtype | None
-) -> Iterator[Found]:
-    device = next(model.model.parameters()).device
-    batches = loader.evaluation_loader(
-        columns,
-        model.preprocess,
-        batch_size=EVALUATION_BATCH,
-        workers=loader.num_workers(model.config.data),
-        pin=device.type == "cuda",
-    )
-    detect = partial(inference.detect, model, dtype=dtype or precision.resolve(model.config.precision, device))
-    return collect.detections(detect, batches, on_unreadable=on_unreadable)
-
-
-def _fused(models: Sequence[TrainedModel], columns: Columns, of_each: Sequence[Iterator[Found]]) -> Iterator[Found]:
-    maps = [model.label_map for model in models]
-    limit = max(model.config.decode.max_detections for model in models)
-    for together in zip(*of_each, strict=True):
-        rows = {row for row, _ in together}
-        assert len(rows) == 1, "every model sees the same images in the same order"
-        yield (
-            rows.pop(),
-            ensemble.combine([found for _, found in together], maps, columns.label_map, max_detections=limit),
-        )
 
 
 def saved_results(checkpoint: Path, split: str, annotations: Path) -> Path | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -26,9 +27,10 @@ from detector.run import assembly, diagnosis
 from detector.run.assembly import Assembly
 from detector.run.data_paths import DataPaths
 from detector.run.diagnosis import Course
+from detector.run.finding import BATCH_SIZE
 from detector.run.forecasting import span
 from detector.run.material import Material, gather
-from detector.run.scoring import EVALUATION_BATCH
+from detector.train.distributed import World
 from detector.types import Batch
 
 IMAGES = 8
@@ -69,14 +71,15 @@ class SmokeOutcome:
     def values(self) -> dict[str, object]:
         made = dataclasses.asdict(self)
         course = {key: value if math.isfinite(value) else None for key, value in made.pop("course").items()}
-        return made | {"causes": list(self.causes), "loss": course}
+        return {**made, "causes": list(self.causes), "loss": course}
 
 
 def smoke(data: DataPaths, config: RunConfig, *, init: str, device: str, say: Callable[[str], None]) -> SmokeOutcome:
     """Train on eight images and score on them; nothing is written. See `detector train --smoke`."""
-    material = gather(data, _settings(config), devices.resolve(device), init, None)
+    world = World(device=devices.resolve(device))
+    material = gather(data, _settings(config), world, init, None)
     columns, items = _chosen(material, say)
-    made = assembly.build(material, init)
+    made = assembly.build(material, init, world)
     trial = _Trial(made, material, columns, items, say)
     scores = trial.run()
     course = trial.course()
@@ -180,7 +183,7 @@ class _Trial:
 
     def run(self) -> Scores:
         """Until it is enough, or the steps are done."""
-        names = {self.columns.label_map.names[label] for label in self.columns.labels.tolist()}
+        names = {self.columns.label_map.names[label] for label in cast("list[int]", self.columns.labels.tolist())}
         self.say(
             f"smoke: {len(self.items)} images with {len(self.columns.labels)} objects of {len(names)} classes, "
             f"no augmentation, at most {STEPS} steps on {self.material.facts.device}"
@@ -205,7 +208,7 @@ class _Trial:
         return scores
 
     def course(self) -> Course:
-        losses: list[float] = torch.stack(self.losses).tolist()
+        losses = cast("list[float]", torch.stack(self.losses).tolist())
         finite = [loss for loss in losses if math.isfinite(loss)] or [math.nan]
         return Course(
             first=statistics.fmean(finite[:_ENDS]),
@@ -226,8 +229,7 @@ class _Trial:
     def _scores(self) -> Scores:
         trained = dataclasses.replace(self.made.trained, model=self.made.learner.kept)
         shown = [
-            batches.collate(self.items[start : start + EVALUATION_BATCH])
-            for start in range(0, len(self.items), EVALUATION_BATCH)
+            batches.collate(self.items[start : start + BATCH_SIZE]) for start in range(0, len(self.items), BATCH_SIZE)
         ]
         detect = partial(inference.detect, trained, dtype=self.material.facts.dtype)
         truth = coco.truth_of(self.columns)

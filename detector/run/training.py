@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
-import torch
-
 from detector.config import RunConfig
 from detector.data import loader
 from detector.errors import CheckpointError, ConfigError, DetectorError
@@ -17,7 +15,7 @@ from detector.evaluate.coco import Scores
 from detector.model import device as devices
 from detector.model.model_file import TrainedModel
 from detector.report import balance
-from detector.run import assembly, batch_size, introduction, memory, preflight, resuming
+from detector.run import assembly, attempts, batch_size, introduction, preflight, resuming
 from detector.run.assembly import Assembly, Past
 from detector.run.batch_size import Auto
 from detector.run.data_paths import DataPaths
@@ -25,18 +23,18 @@ from detector.run.material import Material
 from detector.run.material import gather as material_of
 from detector.run.model_keeper import ModelKeeper, read_scores
 from detector.run.preflight import Forecast
-from detector.train import board, engine, forensics, run_folder
-from detector.train.checkpoint import Identity, Loaded, NotWrittenError, Store
+from detector.train import board, distributed, engine, forensics, run_folder
+from detector.train.checkpoint import Loaded, Store
+from detector.train.distributed import World
 from detector.train.engine import Outcome, Task
-from detector.train.health import DivergedError, Suspect
+from detector.train.health import Suspect
 from detector.train.learner import Learner
 from detector.train.lock import RunLock
 from detector.train.record import Record
 from detector.train.run_folder import RunFolder
 from detector.train.saver import Saver
+from detector.train.silent_record import SilentRecord
 from detector.train.state import TrainingState
-
-MOST_ROLLBACKS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +48,8 @@ class TrainOutcome:
     """Number of the signal."""
     remarks: tuple[str, ...] = ()
     """What the user should know."""
+    is_first: bool = True
+    """Whether this is the process of several that wrote the run."""
 
 
 def train(
@@ -63,49 +63,90 @@ def train(
     auto_batch: Auto | None = None,
     tensorboard: bool = False,
 ) -> TrainOutcome:
-    """Train a detector, or go on with the run in `out`; see `detector train --help`."""
-    target = devices.resolve(device)
-    held = _held(out, resume=resume)
+    """Train a detector, or go on with the run in `out`; see `detector train --help`.
+
+    Under torchrun each process calls this, and the first reads and writes the run folder.
+    """
     if tensorboard:
         board.require()
+    with distributed.joined(devices.resolve(device)) as world:
+        outcome = _train(
+            data, config, world, out=out, init=init, resume=resume, auto_batch=auto_batch, tensorboard=tensorboard
+        )
+        return dataclasses.replace(outcome, is_first=world.is_first)
+
+
+def _train(
+    data: DataPaths,
+    config: RunConfig,
+    world: World,
+    *,
+    out: Path | None,
+    init: str,
+    resume: bool,
+    auto_batch: Auto | None,
+    tensorboard: bool,
+) -> TrainOutcome:
+    if world.size > 1 and out is None:
+        raise ConfigError("several processes need --out, the folder in which a restart finds the run")
     with ExitStack() as stack:
-        if held is not None:
-            stack.enter_context(RunLock(held.path))
-        loaded = None if held is None else _newest(held)
+        held, loaded = world.share(_open(out, stack, resume=resume) if world.is_first else (None, None))
         if auto_batch and loaded is not None:
             config = batch_size.of_run(config, loaded, auto_batch)
-        material = material_of(data, config, target, init, loaded)
+        material = material_of(data, config, world, init, loaded)
         past = None
         if held is not None and loaded is not None:
             past = _past(held, loaded, material, resume=resume)
             if past.state.loop.finished:
                 return _of_finished(held)
         elif auto_batch:
-            material = batch_size.choose(material, init, auto_batch)
-        made = assembly.build(material, init, past)
-        folder = held or run_folder.claim(out)
-        if held is None:
-            stack.enter_context(RunLock(folder.path))
+            material = batch_size.choose(material, init, auto_batch, world)
+        made = assembly.build(material, init, world, past)
+        folder = _folder(held, out, world, stack)
         outcome = _train_in(folder, made, material, past, is_new=held is None, tensorboard=tensorboard)
-    balance.draw(folder.metrics, folder.balance_plot)
+    if world.is_first:
+        balance.draw(folder.metrics, folder.balance_plot)
     return outcome
+
+
+def _folder(held: RunFolder | None, out: Path | None, world: World, stack: ExitStack) -> RunFolder:
+    """The run's folder; the first process makes and locks a new one."""
+    if held is not None:
+        return held
+    if not world.is_first:
+        assert out is not None
+        return RunFolder(path=out)
+    folder = run_folder.claim(out)
+    stack.enter_context(RunLock(folder.path))
+    return folder
 
 
 def _train_in(
     folder: RunFolder, made: Assembly, material: Material, past: Past | None, *, is_new: bool, tensorboard: bool
 ) -> TrainOutcome:
-    folder.clean()
-    run_folder.describe(folder, material.config, material.facts)
-    cut = folder.cut_metrics(past.state.loop.metrics_bytes if past else 0)
-    writer = board.open_in(folder.path) if tensorboard else None
-    with Record(folder.path, has_stages=bool(material.config.stages), board=writer) as record:
+    config, world = material.config, made.learner.world
+    cut = 0
+    if world.is_first:
+        folder.clean()
+        run_folder.describe(folder, config, material.facts)
+        cut = folder.cut_metrics(past.state.loop.metrics_bytes if past else 0)
+    with _record(folder, config, world, tensorboard=tensorboard) as record:
         introduction.introduce(record.say, material, made)
+        if world.size > 1:
+            record.say(f"processes: {world.size}, each with {config.data.batch_size // world.size} images a step")
         if not is_new:
             introduction.introduce_past(record, folder, past, cut)
         _compile(made, material, record.say)
-        if past is None:  # else it fitted before
+        if past is None and world.size == 1:  # else it fitted before, or would have to be agreed upon
             _preflight(made, material, record.say)
         return _fit(made, material, folder, record, past)
+
+
+def _record(folder: RunFolder, config: RunConfig, world: World, *, tensorboard: bool) -> Record:
+    if not world.is_first:
+        return SilentRecord()
+    writer = board.open_in(folder.path) if tensorboard else None
+    return Record(folder.path, has_stages=bool(config.stages), board=writer)
 
 
 def forecast(
@@ -119,14 +160,14 @@ def forecast(
     auto_batch: Auto | None = None,
 ) -> Forecast:
     """Do all that comes before the first step of a run, and write nothing; see `detector train --dry-run`."""
-    target = devices.resolve(device)
+    world = World(device=devices.resolve(device))
     if run_folder.existing(out):
         raise ConfigError(f"{out}: holds a run, which goes on as it began; name another --out, or leave --dry-run out")
     run_folder.require_free(out)
-    material = material_of(data, config, target, init, None)
+    material = material_of(data, config, world, init, None)
     if auto_batch:
-        material = batch_size.choose(material, init, auto_batch)
-    made = assembly.build(material, init)
+        material = batch_size.choose(material, init, auto_batch, world)
+    made = assembly.build(material, init, world)
     introduction.introduce(say, material, made)
     _compile(made, material, say)
     return preflight.run(made, material, say)
@@ -143,14 +184,16 @@ def _preflight(made: Assembly, material: Material, say: Callable[[str], None]) -
         say(line)
 
 
-def _held(out: Path | None, *, resume: bool) -> RunFolder | None:
-    """The folder of the run that is gone on with; None for a new one."""
+def _open(out: Path | None, stack: ExitStack, *, resume: bool) -> tuple[RunFolder | None, Loaded | None]:
+    """The run that the folder holds, locked, and its newest checkpoint; neither where the run is a new one."""
     held = run_folder.existing(out)
     if held is None:
         if resume:
             raise ConfigError(f"{out or 'runs'}: holds no run to resume; leave --resume out to start one")
         run_folder.require_free(out)
-    return held
+        return None, None
+    stack.enter_context(RunLock(held.path))
+    return held, _newest(held)
 
 
 def _newest(held: RunFolder) -> Loaded | None:
@@ -186,14 +229,17 @@ def _of_finished(held: RunFolder) -> TrainOutcome:
 
 
 def _fit(made: Assembly, material: Material, folder: RunFolder, record: Record, past: Past | None) -> TrainOutcome:
-    learner, trained = made.learner, made.trained
+    learner, trained, world = made.learner, made.trained, made.learner.world
     store = Store(folder.checkpoints)
-    if past is not None:
-        store.set_aside(past.loaded.path)
-    store.clean()
-    saver = Saver(store, material.identity, record, seconds=trained.config.checkpoint.seconds)
-    keeper = ModelKeeper(trained, material, folder, record)
-    task = _task(trained, material, learner.device)
+    saver: Saver | None = None
+    if world.is_first:
+        if past is not None:
+            store.set_aside(past.loaded.path)
+        store.clean()
+        saver = Saver(store, material.identity, record, seconds=trained.config.checkpoint.seconds)
+    keeper = ModelKeeper(trained, material, folder, record, world)
+    task = _task(trained, material, world)
+    write_suspect = partial(_write_suspect, learner, trained, material, folder)
 
     def attempt(start: TrainingState | None) -> Outcome:
         try:
@@ -203,15 +249,17 @@ def _fit(made: Assembly, material: Material, folder: RunFolder, record: Record, 
                 hooks=keeper.hooks(),
                 record=record,
                 saver=saver,
-                write_suspect=partial(_write_suspect, learner, trained, material, folder),
+                # A file with one process's part of a step would compute another step.
+                write_suspect=write_suspect if world.size == 1 else lambda _: None,
                 start=start,
             )
         finally:
-            saver.wait()  # what is being written may be what is gone back to
+            if saver is not None:
+                saver.wait()  # what is being written may be what is gone back to
 
     try:
         start = past.state if past else None
-        outcome = _attempts(attempt, learner, store, material.identity, record, trained.config, start)
+        outcome = attempts.repeat(attempt, learner, store, material.identity, record, trained.config, start)
     except OSError as error:
         raise DetectorError(_why_not_written(folder, error)) from error
     for reason in outcome.unreadable:
@@ -236,14 +284,15 @@ def _why_not_written(folder: RunFolder, error: OSError) -> str:
     return f"{folder.path}: cannot be written ({error.strerror or error}); make room"
 
 
-def _task(trained: TrainedModel, material: Material, device: torch.device) -> Task:
+def _task(trained: TrainedModel, material: Material, world: World) -> Task:
+    part = loader.Part(index=world.rank, count=world.size, neighbours=world.neighbours)
     config, preprocess = trained.config, trained.preprocess
     return Task(
         config=config,
         canvas_hw=preprocess.canvas_hw,
         num_images=len(material.columns),
         open_batches=lambda shapes, first: loader.training_loader(
-            material.columns, preprocess, config, shapes, first=first, pin=device.type == "cuda"
+            material.columns, preprocess, config, shapes, first=first, pin=world.device.type == "cuda", part=part
         ),
     )
 
@@ -256,67 +305,3 @@ def _write_suspect(
         return str(forensics.write(folder.path, suspect, learner, trained, material.facts.precision, names))
     except OSError:
         return None  # the warning itself is what matters
-
-
-def _attempts(
-    attempt: Callable[[TrainingState | None], Outcome],
-    learner: Learner,
-    store: Store,
-    identity: Identity,
-    record: Record,
-    config: RunConfig,
-    start: TrainingState | None,
-) -> Outcome:
-    """Train; where that diverges or needs too much memory, go back to the last good state and try otherwise.
-
-    Raises:
-        DetectorError: that does not help.
-    """
-    while True:
-        try:
-            return attempt(start)
-        except DivergedError as error:
-            start = _with_lower_rate(error, learner, store, record)
-            _write_at_once(store, start, identity, record)
-        except torch.OutOfMemoryError as error:
-            start = _in_smaller_parts(error, learner, store, record, config)
-        learner.restore(start.learner)
-
-
-def _in_smaller_parts(
-    error: torch.OutOfMemoryError, learner: Learner, store: Store, record: Record, config: RunConfig
-) -> TrainingState:
-    """The last good state, for a learner that takes the same batches in twice as many parts."""
-    said = memory.take_more_parts(error, learner, config)
-    loaded = store.read_newest()
-    if loaded is None:
-        raise DetectorError(f"{memory.reason(error)}, and there is no checkpoint to go back to") from error
-    record.say(f"warning: {memory.reason(error)}: back to step {loaded.state.learner.steps}, with {said}")
-    return loaded.state
-
-
-def _with_lower_rate(error: DivergedError, learner: Learner, store: Store, record: Record) -> TrainingState:
-    """The last good state with half the rate."""
-    loaded = store.read_newest()
-    rollbacks = 0 if loaded is None else loaded.state.loop.rollbacks
-    if loaded is None or rollbacks >= MOST_ROLLBACKS:
-        raise DetectorError(
-            f"{error}, also after going back {rollbacks} times: lower optim.lr (now {learner.lr:.1e}) or "
-            "lengthen optim.warmup_steps"
-        ) from error
-    state = loaded.state
-    scale = state.learner.lr_scale / 2
-    record.say(f"warning: {error}: back to step {state.learner.steps}, with {scale:g} of the learning rate from now on")
-    return dataclasses.replace(
-        state,
-        learner=dataclasses.replace(state.learner, lr_scale=scale),
-        loop=dataclasses.replace(state.loop, rollbacks=rollbacks + 1, skipped_in_a_row=0, seconds=error.seconds),
-    )
-
-
-def _write_at_once(store: Store, state: TrainingState, identity: Identity, record: Record) -> None:
-    """So that a process that is killed now does not try the higher rate again."""
-    try:
-        store.write(state.snapshot(), identity)
-    except NotWrittenError as error:
-        record.say(f"warning: {error}")

@@ -1,9 +1,26 @@
-"""The processes that train one model together, as a value: one process on a laptop."""
+"""The processes that train one model together, as a value: one process on a laptop, several under torchrun.
 
-from dataclasses import dataclass
+What lies on a GPU is summed by NCCL; what the processes decide together, and all on a CPU, goes by gloo, so that no
+decision waits for a device.
+"""
+
+import os
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+
+from detector.errors import ConfigError, DetectorError
+from detector.train import heartbeat
+
+# A process may rightly wait long, for the scoring of another or for a slow disk; a dead one is found by its heartbeat.
+PATIENCE = timedelta(minutes=30)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,6 +29,14 @@ class World:
 
     rank: int = 0
     size: int = 1
+    neighbours: int = 1
+    """Processes on this machine, this one included."""
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
 
     def sum(self, x: Tensor) -> Tensor:
         """Sum over all processes, every one of which must call it; without gradient."""
@@ -28,3 +53,89 @@ class World:
     def all(self, condition: Tensor) -> Tensor:
         """Whether a bool scalar is true in all processes."""
         return condition if self.size == 1 else self.sum(condition.float()) == self.size
+
+    def highest(self, values: Sequence[float]) -> list[float]:
+        """The highest of each value over all processes."""
+        if self.size == 1:
+            return [*values]
+        highest = torch.tensor(values, dtype=torch.float64)
+        torch.distributed.all_reduce(highest, torch.distributed.ReduceOp.MAX)
+        return cast("list[float]", highest.tolist())
+
+    def share(self, value: T) -> T:
+        """What the first process has."""
+        if self.size == 1:
+            return value
+        held = [value]
+        torch.distributed.broadcast_object_list(held, src=0, device=torch.device("cpu"))
+        return held[0]
+
+    def gather(self, value: T) -> list[T]:
+        """What each process has, in the order of ranks."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(values, value)
+        return cast("list[T]", values)
+
+
+@contextmanager
+def joined(device: torch.device) -> Generator[World]:
+    """The world that torchrun made, if it made one, until the end of the block; `device` as one process would use it.
+
+    Raises:
+        ConfigError: this machine has fewer GPUs than processes.
+        DetectorError: another process ended before this one.
+    """
+    size = _of_environment("WORLD_SIZE", 1)
+    if size == 1:
+        yield World(device=device)
+        return
+    world = World(
+        rank=_of_environment("RANK", 0),
+        size=size,
+        neighbours=_of_environment("LOCAL_WORLD_SIZE", 1),
+        device=_own_device(device, _of_environment("LOCAL_RANK", 0)),
+    )
+    backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
+    torch.distributed.init_process_group(backend, timeout=PATIENCE)
+    # Not destroyed where the block raises: NCCL would wait for those that are still at work.
+    with heartbeat.kept(world.rank, world.size):
+        try:
+            yield world
+            world.highest([0.0])  # nobody leaves before all have done their part
+        except RuntimeError as error:
+            if _is_of_lost_process(error):
+                raise DetectorError(
+                    f"process {world.rank}: another process has ended, see what it said; the same command begins "
+                    "again, a training from its last checkpoint"
+                ) from error
+            raise
+    torch.distributed.destroy_process_group()
+
+
+def _of_environment(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ConfigError(f"{name}={text}: must be a whole number; torchrun sets it") from error
+
+
+def _own_device(device: torch.device, local_rank: int) -> torch.device:
+    if device.type == "cpu":
+        return device
+    count = torch.cuda.device_count()
+    if ":" in str(device):  # the types say that there always is an index
+        raise ConfigError(f"--device {device}: torchrun gives each process its own; use --device cuda")
+    if local_rank >= count:
+        raise ConfigError(
+            f"process {local_rank} of this machine finds only {count} GPUs; give torchrun --nproc-per-node {count}"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def _is_of_lost_process(error: RuntimeError) -> bool:
+    # gloo has no class of its own.
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from detector.config import RunConfig
 from detector.errors import DataError
 from detector.train import schedule, signals
+from detector.train.agreement import Agreement
 from detector.train.clock import Clock
 from detector.train.health import DivergedError, Health, Suspect
 from detector.train.keeper import Hooks, Keeper
@@ -70,7 +71,7 @@ def fit(
         task: Settings and data.
         hooks: Called back.
         record: Where progress goes.
-        saver: Writes checkpoints; None for none.
+        saver: Writes checkpoints; None for none, and in all processes but the first.
         write_suspect: Writes down a step that is not finite, and says where.
         start: Where an earlier process stopped.
 
@@ -110,9 +111,11 @@ class _Loop:
         self._record = record
         self._saver = saver
         self._requests = requests
+        self._world = learner.world
         self._plan = schedule.plan(config.length, config.data, num_images=task.num_images)
         self._clock = Clock(self._from.seconds)
-        self._waiting = Waiting(record, config.data)
+        self._agreement = Agreement(self._world, self._clock, requests)
+        self._waiting = Waiting(record, config.data, self._world.neighbours)
         self._meter = Meter(
             record,
             learner,
@@ -122,9 +125,12 @@ class _Loop:
             clock=self._clock,
             images_seen=self._from.images,
         )
-        self._keeper = Keeper(hooks, record, requests.stop, self._from)
+        self._keeper = Keeper(
+            hooks, record, is_stopping=self._agreement.stop.is_set, hurry=requests.stop.is_set, loop=self._from
+        )
         self._health = Health(learner, self._from, say=record.say, write=write_suspect)
         self._unreadable = dict.fromkeys(self._from.unreadable)
+        self._news: list[str] = []
         self._finished = False
 
     def run(self) -> None:
@@ -134,12 +140,14 @@ class _Loop:
             self._start.random.restore()
         else:
             self._save(wait=True)
-        while self._progress < 1 and not self._requests.stop.is_set() and not self._is_patience_lost:
+        self._agree()
+        while self._progress < 1 and not self._agreement.stop.is_set() and not self._is_patience_lost:
             if self._plan.evaluations_due(self._progress) > self._keeper.evaluations:
                 self._evaluate()
-                continue
-            self._save_if_due()
-            self._step(batches)
+            else:
+                self._save_if_due()
+                self._step(batches)
+            self._agree()
         self._end()
 
     def outcome(self) -> Outcome:
@@ -163,17 +171,27 @@ class _Loop:
         patience = self._task.config.length.patience
         return patience is not None and self._keeper.since_best >= patience
 
+    def _agree(self) -> None:
+        for reason in self._agreement.reach(self._is_save_due, self._news):
+            if reason not in self._unreadable:
+                self._unreadable[reason] = None
+                self._record.say(f"warning: another image stands in for one that cannot be read: {reason}")
+        self._news.clear()
+
+    def _is_save_due(self) -> bool:
+        if self._saver is None:
+            return False
+        self._saver.poll()
+        return self._saver.is_due and self._health.in_a_row == 0  # training may yet have to go back
+
     def _step(self, batches: Iterator[Batch]) -> None:
         progress = self._progress
         batch = self._next(batches)
         self._health.about_to_learn()
         learned = self._learner.learn(batch, progress, self._meter.epochs)
-        for reason in batch.unreadable:
-            if reason not in self._unreadable:
-                self._unreadable[reason] = None
-                self._record.say(f"warning: another image stands in for one that cannot be read: {reason}")
+        self._news += batch.unreadable
         # First the count of images: a step that ends the attempt is behind us all the same.
-        self._meter.add(learned, num_images=len(batch.images), progress=progress)
+        self._meter.add(learned, num_images=len(batch.images) * self._world.size, progress=progress)
         skipped = self._health.skipped
         self._health.add(batch, learned, progress)
         if self._health.skipped > skipped:
@@ -184,14 +202,17 @@ class _Loop:
         try:
             return self._waiting.next(batches).to(self._learner.device)
         except DataError:
-            # Nothing is wrong with the state: once the images are back, no step is lost.
-            self._save(wait=True)
+            # Nothing is wrong with the state: once the images are back, no step is lost. Among several processes the
+            # others do not know of it.
+            if self._world.size == 1:
+                self._save(wait=True)
             raise
 
     def _evaluate(self) -> None:
         if self._saver:
             self._saver.wait()  # the loader forks
         self._health.settle()
+        self._learner.share_statistics()
         with self._meter.paused():
             is_done = self._keeper.evaluate(self._learner, self._meter.epochs, self._clock.seconds)
         if is_done:
@@ -202,14 +223,17 @@ class _Loop:
     def _end(self) -> None:
         self._health.settle()
         self._meter.finish(self._progress)
-        asked_to_stop = self._requests.stop.is_set()
+        asked_to_stop = self._agreement.stop.is_set()
         if asked_to_stop:
             self._save(wait=True)  # before anything else: whoever asks may not wait long
         elif self._saver:
             self._saver.wait()  # the loader forks
+        self._learner.share_statistics()
         self._finished = self._keeper.finish(self._learner, self._meter.epochs, self._clock.seconds)
         if not asked_to_stop:
             self._save(wait=True)
+        if not self._finished:
+            self._agree()  # on who asked, where that was during the last scoring
         if self._finished:
             early = self._progress < 1
             why = f"; {self._keeper.since_best} scorings brought nothing better" if early else ""
@@ -219,22 +243,20 @@ class _Loop:
             self._record.ended("interrupted", f"{self._requests.reason} at step {self._learner.steps}")
 
     def _save_if_due(self) -> None:
-        if self._saver is None:
-            return
-        self._saver.poll()
-        if self._requests.save.is_set():
-            self._requests.save.clear()
+        if self._agreement.save:
             self._save(wait=True)
             self._record.say(f"checkpoint of step {self._learner.steps}, as asked by a signal")
-        elif self._saver.is_due and self._health.in_a_row == 0:  # training may yet have to go back
+        elif self._agreement.is_save_due:
             self._save()
 
     def _save(self, *, wait: bool = False) -> None:
-        if self._saver is None:
+        if self._saver is None and self._world.size == 1:
             return
         self._health.settle()
+        self._learner.share_statistics()
         self._meter.flush(self._progress)
-        self._saver.save(self._capture, wait=wait)
+        if self._saver is not None:
+            self._saver.save(self._capture, wait=wait)
 
     def _capture(self) -> TrainingState:
         return TrainingState(

@@ -1,6 +1,5 @@
 """Scoring on the way, and the best model."""
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -24,10 +23,20 @@ class Hooks:
 class Keeper:
     """Scores the model when asked and keeps the best."""
 
-    def __init__(self, hooks: Hooks, record: Record, stop: threading.Event, loop: LoopState) -> None:
+    def __init__(
+        self,
+        hooks: Hooks,
+        record: Record,
+        *,
+        is_stopping: Callable[[], bool],
+        hurry: Callable[[], bool],
+        loop: LoopState,
+    ) -> None:
+        """Args: `is_stopping` is alike in all processes, `hurry` tells a scoring of this one to break off."""
         self._hooks = hooks
         self._record = record
-        self._stop = stop
+        self._is_stopping = is_stopping
+        self._hurry = hurry
         self._has_best = loop.best is not None
         self._scored_at: int | None = None
         self.best = loop.best
@@ -39,7 +48,7 @@ class Keeper:
         if self._hooks.evaluate is None:
             self._keep_best(learner)
             return True
-        quality = self._hooks.evaluate(learner.kept, self._stop.is_set)
+        quality = self._hooks.evaluate(learner.kept, self._hurry)
         if quality is None:
             return False
         is_best = self.best is None or quality.ap >= self.best.ap
@@ -57,7 +66,7 @@ class Keeper:
     def finish(self, learner: Learner, epoch: float, seconds: float) -> bool:
         """Keep the end of the run and score it, unless the user waits for it to stop; whether all of that was done."""
         self._hooks.keep_last(learner.kept)
-        is_done = not self._stop.is_set() and (
+        is_done = not self._is_stopping() and (
             self._scored_at == learner.steps or self.evaluate(learner, epoch, seconds)
         )
         if not self._has_best:  # users look for a model under this name

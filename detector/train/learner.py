@@ -3,10 +3,12 @@
 import copy
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from detector.config import RunConfig
 from detector.errors import CheckpointError
@@ -22,7 +24,7 @@ from detector.types import Batch, Losses
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learned:
-    """What one step showed; tensors on the device, without gradient."""
+    """What one step showed all processes together; tensors on the device, without gradient."""
 
     losses: Losses
     branches: Tensor  # float32 [K], weighted loss of each branch before balancing
@@ -54,13 +56,15 @@ class Learner:
         self._model = model
         self._config = config
         self._teacher = teacher
-        self._world = world or World()
-        self.objective = Objective(model, config, dtype=dtype, teacher=teacher, world=self._world).to(self.device)
+        self.world = world or World()
+        self.objective = Objective(model, config, dtype=dtype, teacher=teacher, world=self.world).to(self.device)
         self._base_weights = dict(zip(self.objective.terms, self.objective.base_weights, strict=True))
         stages.check(config, self._base_weights)
         self._optimizer = optim.build(self.objective, config)
         self._average = AveragedModel(model, width=config.optim.ema_width) if config.optim.ema_width else None
         self._stages = config.stages or (stages.EVERYTHING,)
+        self._replica: DistributedDataParallel | None = None
+        """The objective, if there are several processes: it averages their gradients."""
         self._enter(0)
 
     @property
@@ -86,12 +90,12 @@ class Learner:
         aligned = config.assign.kind == "task_aligned" and progress >= config.assign.aligned_from
         self._optimizer.zero_grad(set_to_none=True)
         if self.micro_batches == 1:
-            step = self.objective(batch, weights, aligned=aligned, lesson=self._lesson(batch, weights))
+            step = self._call(batch, weights, aligned=aligned, lesson=self._lesson(batch, weights))
             step.total.backward()
         else:
             step = self._by_parts(batch, weights, self.micro_batches)
         norm = optim.clip(self.objective, config.optim)
-        is_finite = self._world.all(torch.isfinite(norm + step.total.detach()))
+        step, is_finite = self._of_all(step, torch.isfinite(norm + step.total.detach()))
         optim.step_if(self._optimizer, is_finite)
         self.steps += 1
         self.lr = config.optim.lr * factor
@@ -99,9 +103,32 @@ class Learner:
             self._average.update(self._model, self.steps)
         gram = self.objective.junction.gram
         # Free of the stage's weights, whose changes are no progress of the training.
-        losses = self._world.mean(self.objective.base_losses(step.losses, weights))
+        losses = self.objective.base_losses(step.losses, weights)
         self.objective.balancer.observe(losses, gram if gram is not None else losses.new_zeros(2 * losses.shape), epoch)
         return Learned(losses=step.losses, branches=step.branches, stage=self.stage, gram=gram, is_finite=is_finite)
+
+    def _of_all(self, step: StepLosses, is_finite: Tensor) -> tuple[StepLosses, Tensor]:
+        """Losses of all processes, and whether all is finite in each of them, in one exchange."""
+        if self.world.size == 1:
+            return step, is_finite
+        values, branches = step.losses.values, step.branches
+        flag = is_finite.to(values.dtype).reshape(1)
+        means = self.world.mean(torch.cat((values, branches, flag)))
+        values, branches, share = means[: len(values)], means[len(values) : -1], means[-1]
+        losses = Losses(terms=step.losses.terms, values=values)
+        return StepLosses(total=step.total, losses=losses, branches=branches), share == 1
+
+    def _call(
+        self,
+        batch: Batch,
+        weights: Sequence[float],
+        *,
+        aligned: bool = False,
+        lesson: Lesson | None = None,
+        count: Tensor | None = None,
+    ) -> StepLosses:
+        objective = self._replica or self.objective
+        return objective(batch, weights, aligned=aligned, lesson=lesson, count=count)
 
     def _by_parts(self, batch: Batch, weights: Sequence[float], parts: int) -> StepLosses:
         """Gradients and losses of a batch, added up over parts of it that all divide by the count of the whole."""
@@ -110,8 +137,12 @@ class Learner:
         grams: list[Tensor | None] = []
         size = math.ceil(len(batch.images) / parts)
         for start in range(0, len(batch.images), size):
-            step: StepLosses = self.objective(batch.part(slice(start, start + size)), weights, count=count)
-            step.total.backward()
+            part = batch.part(slice(start, start + size))
+            is_last = start + size >= len(batch.images)
+            # Gradients are exchanged once.
+            with nullcontext() if self._replica is None or is_last else self._replica.no_sync():
+                step: StepLosses = self._call(part, weights, count=count)
+                step.total.backward()
             steps.append(step)
             grams.append(self.objective.junction.gram)
         measured = [gram for gram in grams if gram is not None]
@@ -143,7 +174,48 @@ class Learner:
             self._reset(entered.reset, seed=self._config.seed + number)
             # What it remembers of the losses belongs to the stage that ends.
             self.objective.balancer.restart()
-            stages.set_learners(self._model, entered)
+            self.share_statistics()  # a part that stops learning keeps those it has
+            self._set_learners(number)
+
+    def _set_learners(self, number: int) -> None:
+        stages.set_learners(self._model, self._stages[number])
+        if self.world.size == 1:
+            return
+        if self._replica is not None:
+            # It knows only those that learned when it was made.
+            self._replica._remove_autograd_hooks()  # pyright: ignore[reportPrivateUsage]
+        # Over the beginning of a stage the weights of the one before fade.
+        of_stages = [
+            stages.weights_of(stage, self._base_weights) for stage in self._stages[max(0, number - 1) : number + 1]
+        ]
+        self._replica = DistributedDataParallel(
+            self.objective,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+            find_unused_parameters=any(map(self.objective.leaves_out, of_stages)),
+        )
+
+    def share_statistics(self) -> None:
+        """Give all processes the mean of the statistics that each one's norms have seen; all must call it.
+
+        A running mean is linear in what it has seen, so to share now and then is to share at every step.
+        """
+        if self.world.size == 1:
+            return
+        names = [
+            f"{name}.{statistic}"
+            for name, norm in cast("Iterable[tuple[str, nn.Module]]", self._model.named_modules())
+            if isinstance(norm, nn.BatchNorm2d) and norm.training
+            for statistic in ("running_mean", "running_var")
+        ]
+        models = [self._model, *([self._average.model] if self._average else [])]
+        buffers = [model.get_buffer(name) for model in models for name in names]
+        if not buffers:
+            return
+        together = self.world.mean(torch.cat(buffers))
+        means = cast("tuple[Tensor, ...]", together.split([len(buffer) for buffer in buffers]))
+        for buffer, mean in zip(buffers, means, strict=True):
+            buffer.copy_(mean)
 
     def _reset(self, names: Sequence[str], *, seed: int) -> None:
         # From a seed of its own: a run that goes on after a stop draws the same weights.
@@ -188,4 +260,4 @@ class Learner:
             reason = str(error).splitlines()[-1].strip()
             raise CheckpointError(f"the state does not fit the settings: {reason}") from error
         self.steps, self.stage, self.lr_scale = state.steps, state.stage, state.lr_scale
-        stages.set_learners(self._model, self._stages[self.stage])
+        self._set_learners(self.stage)

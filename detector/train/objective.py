@@ -131,6 +131,12 @@ class Objective(nn.Module):
             sums = sums.masked_fill(torch.tensor(is_silent).to(sums.device, non_blocking=True), torch.nan)
         return sums
 
+    def leaves_out(self, weights: tuple[float, ...]) -> bool:
+        """Whether parameters may get no gradient where the terms have these weights."""
+        of_branches = [weights[part] for part in self._parts]
+        # An adapter serves one of the terms of its branch.
+        return not all(any(own) for own in of_branches) or (self.adapters is not None and not all(of_branches[-1]))
+
     def _losses_of(
         self,
         levels: Sequence[Tensor],

@@ -49,11 +49,11 @@ def at(stages: Sequence[StageConfig], progress: float) -> Moment:
 def weights(stages: Sequence[StageConfig], progress: float, base: Mapping[str, float]) -> tuple[float, ...]:
     """Weight of every loss term, in the order of `base`, which holds those of a run without stages."""
     moment = at(stages, progress)
-    now = _weights_of(moment.stage, base)
+    now = weights_of(moment.stage, base)
     share = min(FADE, moment.stage.share)
     if moment.index == 0 or moment.into >= share:
         return now
-    before = _weights_of(stages[moment.index - 1], base)
+    before = weights_of(stages[moment.index - 1], base)
     t = moment.into / share
     return tuple((1 - t) * a + t * b for a, b in zip(before, now, strict=True))
 
@@ -76,11 +76,11 @@ def check(config: RunConfig, base: Mapping[str, float]) -> None:
         for term in stage.weights:
             if term not in terms:
                 raise ConfigError(f"stages.{stage.name}.weights: the run has no loss {term!r}; {_cure(term, terms)}")
-        if not any(_weights_of(stage, base)):
+        if not any(weights_of(stage, base)):
             key = f"stages.{stage.name}.weights" if config.stages else "loss"
             raise ConfigError(f"{key}: no loss has a weight, so nothing would be learned; give one")
         reached = _reached(
-            config, [term for term, weight in zip(terms, _weights_of(stage, base), strict=True) if weight]
+            config, [term for term, weight in zip(terms, weights_of(stage, base), strict=True) if weight]
         )
         if not reached & set(stage.learn or reached):
             raise ConfigError(
@@ -121,7 +121,8 @@ def _cure(term: str, terms: Sequence[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(terms)}"
 
 
-def _weights_of(stage: StageConfig, base: Mapping[str, float]) -> tuple[float, ...]:
+def weights_of(stage: StageConfig, base: Mapping[str, float]) -> tuple[float, ...]:
+    """Weight of every loss term in a stage, its beginning apart, which fades over from the one before."""
     return tuple(
         stage.weights.get(term, weight * (1.0 if is_against_teacher(term) else stage.ground_truth))
         for term, weight in base.items()

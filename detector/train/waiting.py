@@ -15,9 +15,10 @@ SECONDS_TO_JUDGE = 20.0  # a slow file or two are no reason for advice
 class Waiting:
     """Seconds between asking for a batch and having it, on the clock of the host: nothing waits for a device."""
 
-    def __init__(self, record: Record, config: DataConfig) -> None:
+    def __init__(self, record: Record, config: DataConfig, trainers: int = 1) -> None:
         self._record = record
         self._config = config
+        self._trainers = trainers
         self._has_started = False
         self._waited = 0.0  # in the window that is open
         self._judged_waited = self._judged_seconds = 0.0
@@ -43,7 +44,8 @@ class Waiting:
             share = self._judged_waited / self._judged_seconds
             if share > LARGEST_SHARE and not self._has_warned:
                 self._has_warned = True
-                self._record.say(f"warning: training waits {share:.0%} of its time for images: {_advice(self._config)}")
+                advice = _advice(self._config, self._trainers)
+                self._record.say(f"warning: training waits {share:.0%} of its time for images: {advice}")
             self._judged_waited = self._judged_seconds = 0.0
         return min(waited / max(seconds, 1e-9), 1.0)
 
@@ -53,8 +55,8 @@ class Waiting:
             self._record.say(f"waited for images: {self._all_waited / self._all_seconds:.0%} of the training time")
 
 
-def _advice(config: DataConfig) -> str:
-    workers, cores = loader.num_workers(config), loader.num_cores()
+def _advice(config: DataConfig, trainers: int) -> str:
+    workers, cores = loader.num_workers(config, trainers), loader.num_cores() // trainers
     cures = [f"raise --workers (now {workers}, of {cores} cores)"] if workers < cores else []
     if config.cache == "none":
         cures.append("keep decoded images with --cache disk")

@@ -22,7 +22,7 @@ from torchvision.models.resnet import BasicBlock
 from detector import cli, files
 from detector.data import dataset
 from detector.model import backbone
-from detector.train import checkpoint
+from detector.train import checkpoint, heartbeat
 from detector.train.learner import Learner
 from detector.train.saver import Saver
 
@@ -61,6 +61,32 @@ def kill_at_step(number: int) -> None:
     def learn(self: Learner, *args: Any, **kwargs: Any) -> Any:
         if self.steps == number:
             kill()
+        return step(self, *args, **kwargs)
+
+    Learner.learn = learn  # type: ignore[method-assign]
+
+
+def process_dies(number: int) -> None:
+    """Process 1 of several is killed before a step, once."""
+    step, marker = Learner.learn, Path(os.environ["FAULT_MARKER"])
+
+    def learn(self: Learner, *args: Any, **kwargs: Any) -> Any:
+        if self.steps == number and self.world.rank == 1 and not marker.exists():
+            marker.touch()
+            kill()
+        return step(self, *args, **kwargs)
+
+    Learner.learn = learn  # type: ignore[method-assign]
+
+
+def falls_silent(number: int) -> None:
+    """Process 1 of several stops for good, and no process has much patience."""
+    heartbeat.INTERVAL, heartbeat.SILENCE = 0.2, 2.0
+    step = Learner.learn
+
+    def learn(self: Learner, *args: Any, **kwargs: Any) -> Any:
+        if self.steps == number and self.world.rank == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
         return step(self, *args, **kwargs)
 
     Learner.learn = learn  # type: ignore[method-assign]
@@ -173,6 +199,8 @@ def watch_from_step(number: int) -> None:
 FAULTS: dict[str, Callable[[int], None]] = {
     "kill-at-step": kill_at_step,
     "kill-in-save": kill_in_save,
+    "process-dies": process_dies,
+    "falls-silent": falls_silent,
     "sigterm-at-step": signal_at_step(signal.SIGTERM),
     "sigint-at-step": signal_at_step(signal.SIGINT),
     "sigusr1-at-step": signal_at_step(signal.SIGUSR1),
@@ -185,11 +213,15 @@ FAULTS: dict[str, Callable[[int], None]] = {
 }
 
 
-if __name__ == "__main__":
+def main(fault: str, *words: str) -> int:
     torch.set_num_threads(1)
     assert torchvision
     shrink()
-    name, _, value = sys.argv[1].partition("=")
+    name, _, value = fault.partition("=")
     if name != "none":
         FAULTS[name](int(value))
-    raise SystemExit(cli.main(["train", *sys.argv[2:]]))
+    return cli.main(words)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1], "train", *sys.argv[2:]))

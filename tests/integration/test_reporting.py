@@ -14,7 +14,8 @@ from detector.cli import compare, evaluate, predict, report
 from detector.data import coco
 from detector.errors import DetectorError
 from detector.model import model_file
-from detector.run import scoring
+from detector.run import finding, scoring
+from detector.train.distributed import World
 
 NUMBERS = ("ap", "ap50", "ap75", "ar_1", "ar_10", "ar_100", "per_class")
 
@@ -107,7 +108,7 @@ def test_a_diverged_model_is_an_error_and_no_perfect_score(run: Path, data: Path
         bias.fill_(float("nan"))
     columns = coco.read(data / "val.json", data / "images", label_map=trained.label_map)
     with pytest.raises(DetectorError, match="not finite"):
-        scoring.score([trained], columns, lambda _: None)
+        finding.find([trained], columns, World(), lambda _: None)
 
 
 def test_report_is_one_file_and_uses_saved_results(run: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

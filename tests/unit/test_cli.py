@@ -68,6 +68,7 @@ class Run:
                     scores=scores,
                     interrupted_by=2 if self.interrupted else None,
                     remarks=("interrupted",) if self.interrupted else (),
+                    is_first=True,
                 )
             case "evaluate":
                 return SimpleNamespace(
@@ -77,6 +78,7 @@ class Run:
                     results_path=self.folder / "predictions.json",
                     scores_path=self.folder / "scores.json",
                     unreadable=(UNREADABLE,),
+                    is_first=True,
                 )
             case "evaluate_files":
                 return SCORES, ()

@@ -379,3 +379,34 @@ def test_the_largest_batch_of_both_phases_counts(
     config = RunConfig(data=DataConfig(batch_size=4, workers=2, crops=crops))
     loader.training_loader(columns, PREPROCESS, config, [])
     assert asked == [images * 3 * 48 * 64]
+
+
+# Several processes
+
+
+@given(sizes=st.lists(st.integers(1, 12), min_size=1, max_size=8), count=st.integers(1, 5))
+def test_the_parts_of_a_batch_are_the_batch(sizes: list[int], count: int) -> None:
+    parts = [loader.Part(index=index, count=count) for index in range(count)]
+    for batch in _keys(3, 7, [size * count for size in sizes]):
+        shares = [part.of(batch) for part in parts]
+        assert [key for share in shares for key in share] == batch
+        assert len({len(share) for share in shares}) == 1
+
+
+def test_a_process_gets_its_part_of_the_images(columns: Columns) -> None:
+    (whole,) = _train(columns, 1)
+    for index in range(2):
+        shapes = [BatchShape(size=4, window_hw=PREPROCESS.canvas_hw)]
+        part = loader.Part(index=index, count=2)
+        (half,) = loader.training_loader(columns, PREPROCESS, _config(), shapes, part=part)
+        assert torch.equal(half.images, whole.images[2 * index : 2 * index + 2])
+
+
+def test_scoring_reads_the_rows_that_it_is_given(columns: Columns) -> None:
+    found = loader.evaluation_loader(columns, PREPROCESS, batch_size=2, workers=0, rows=range(1, 10, 3))
+    assert [batch.indices.tolist() for batch in found] == [[1, 4], [7]]
+
+
+def test_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "num_cores", lambda: 16)
+    assert [loader.num_workers(DataConfig(), trainers) for trainers in (1, 2, 4, 8)] == [8, 7, 3, 0]

@@ -77,7 +77,7 @@ def test_outputs_and_gradients_are_those_of_the_norms(
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("kind", [FrozenBatchNorm2d, nn.BatchNorm2d])
+@pytest.mark.parametrize("kind", [FrozenBatchNorm2d, nn.BatchNorm2d, nn.SyncBatchNorm])
 def test_one_convolution_with_its_norm(kind: type[nn.Module], stride: int) -> None:
     torch.manual_seed(0)
     conv, norm = nn.Conv2d(16, 24, 3, stride=stride, padding=1, bias=False), kind(24).eval()

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from detector.errors import ConfigError
+from detector.train.distributed import World
 from detector.train.learner import Learned, Learner
 from detector.train.state import LearnerState
 from tests.unit.train import make
@@ -236,3 +237,25 @@ def test_parts_of_a_batch_add_up_to_the_whole(changes: dict[str, Any], parts: in
 def test_what_cannot_be_added_up_is_refused(changes: dict[str, Any], key: str) -> None:
     with pytest.raises(ConfigError, match=rf"memory.micro_batches = 2 does not go with {re.escape(key)}"):
         make.config(changes | {"memory.micro_batches": 2})
+
+
+class _Two(World):
+    """With another process, whose statistics are 2 higher."""
+
+    def mean(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 1
+
+
+def test_processes_share_the_statistics_of_norms_that_learn() -> None:
+    learning = learner({"model.frozen_stages": 1})
+    train(learning, 0, 1)
+    models = {"model": learning.objective.model, "average": learning.kept}
+    before = {key: {name: b.clone() for name, b in model.named_buffers()} for key, model in models.items()}
+    learning.share_statistics()  # of one process: nothing
+    learning.world = _Two(size=2)
+    learning.share_statistics()
+    for key, model in models.items():
+        for name, buffer in model.named_buffers():
+            # The stem is frozen: its norm shows what ImageNet taught it.
+            is_shared = "running_" in name and not name.startswith("backbone.bn1.")
+            torch.testing.assert_close(buffer, before[key][name] + is_shared, rtol=0, atol=0, msg=f"{key} {name}")

@@ -1,0 +1,88 @@
+"""Training that goes back to its last good state where it diverges or needs too much memory."""
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+
+from detector.config import RunConfig
+from detector.errors import DetectorError
+from detector.run import memory
+from detector.train.checkpoint import Identity, NotWrittenError, Store
+from detector.train.engine import Outcome
+from detector.train.health import DivergedError
+from detector.train.learner import Learner
+from detector.train.record import Record
+from detector.train.state import TrainingState
+
+MOST_ROLLBACKS = 3
+
+
+def repeat(
+    attempt: Callable[[TrainingState | None], Outcome],
+    learner: Learner,
+    store: Store,
+    identity: Identity,
+    record: Record,
+    config: RunConfig,
+    start: TrainingState | None,
+) -> Outcome:
+    """Train; where that diverges or needs too much memory, go back to the last good state and try otherwise.
+
+    Raises:
+        DetectorError: that does not help.
+    """
+    while True:
+        try:
+            return attempt(start)
+        except DivergedError as error:
+            first = learner.world.is_first
+            found = _with_lower_rate(error, learner, store, record) if first else None
+            start = learner.world.share(found)
+            assert start is not None
+            if first:
+                _write_at_once(store, start, identity, record)
+        except torch.OutOfMemoryError as error:
+            if learner.world.size > 1:  # the others have memory, and wait
+                raise DetectorError(f"{memory.reason(error)}; set memory.micro_batches, or a smaller batch") from error
+            start = _in_smaller_parts(error, learner, store, record, config)
+        learner.restore(start.learner)
+
+
+def _in_smaller_parts(
+    error: torch.OutOfMemoryError, learner: Learner, store: Store, record: Record, config: RunConfig
+) -> TrainingState:
+    """The last good state, for a learner that takes the same batches in twice as many parts."""
+    said = memory.take_more_parts(error, learner, config)
+    loaded = store.read_newest()
+    if loaded is None:
+        raise DetectorError(f"{memory.reason(error)}, and there is no checkpoint to go back to") from error
+    record.say(f"warning: {memory.reason(error)}: back to step {loaded.state.learner.steps}, with {said}")
+    return loaded.state
+
+
+def _with_lower_rate(error: DivergedError, learner: Learner, store: Store, record: Record) -> TrainingState:
+    """The last good state with half the rate."""
+    loaded = store.read_newest()
+    rollbacks = 0 if loaded is None else loaded.state.loop.rollbacks
+    if loaded is None or rollbacks >= MOST_ROLLBACKS:
+        raise DetectorError(
+            f"{error}, also after going back {rollbacks} times: lower optim.lr (now {learner.lr:.1e}) or "
+            "lengthen optim.warmup_steps"
+        ) from error
+    state = loaded.state
+    scale = state.learner.lr_scale / 2
+    record.say(f"warning: {error}: back to step {state.learner.steps}, with {scale:g} of the learning rate from now on")
+    return dataclasses.replace(
+        state,
+        learner=dataclasses.replace(state.learner, lr_scale=scale),
+        loop=dataclasses.replace(state.loop, rollbacks=rollbacks + 1, skipped_in_a_row=0, seconds=error.seconds),
+    )
+
+
+def _write_at_once(store: Store, state: TrainingState, identity: Identity, record: Record) -> None:
+    """So that a process that is killed now does not try the higher rate again."""
+    try:
+        store.write(state.snapshot(), identity)
+    except NotWrittenError as error:
+        record.say(f"warning: {error}")

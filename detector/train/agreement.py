@@ -1,0 +1,49 @@
+"""What all processes of a training must decide alike: each has a clock, signals and a loader of its own."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+from detector.train.clock import Clock
+from detector.train.distributed import World
+from detector.train.signals import Requests
+
+
+class Agreement:
+    """Time, requests and news that hold for all; among several processes, as of the last `reach`."""
+
+    def __init__(self, world: World, clock: Clock, requests: Requests) -> None:
+        self._world = world
+        self._clock = clock
+        self._requests = requests
+        self._is_alone = world.size == 1
+        self.stop = requests.stop if self._is_alone else threading.Event()
+        """Set where one of them was asked to stop."""
+        self.save = False
+        """Whether one of them was asked to save."""
+        self.is_save_due = False
+
+    def reach(self, is_save_due: Callable[[], bool], news: Sequence[str]) -> list[str]:
+        """Agree, once a step, and return the news of all; `is_save_due` is asked of the first process alone."""
+        requests = self._requests
+        first = self._world.is_first
+        is_due = first and is_save_due()
+        if self._is_alone:
+            self.save, self.is_save_due = requests.save.is_set(), is_due
+            requests.save.clear()
+            return [*news]
+        mine = [
+            self._clock.running if first else 0.0,
+            float(requests.stop.is_set()),
+            float(requests.stopped_by or 0),
+            float(requests.save.is_set()),
+            float(is_due),
+            float(bool(news)),
+        ]
+        requests.save.clear()
+        seconds, stop, stopped_by, save, due, has_news = self._world.highest(mine)
+        self._clock.hold(seconds)
+        self.save, self.is_save_due = bool(save), bool(due)
+        if stop:
+            requests.stopped_by = int(stopped_by) or None
+            self.stop.set()
+        return [one for of_one in self._world.gather([*news]) for one in of_one] if has_news else []
