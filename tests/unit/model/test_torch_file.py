@@ -225,7 +225,7 @@ def test_every_cut_is_refused(tmp_path: Path) -> None:
         content = path.read_bytes()
         for length in range(0, len(content) - 1, 1 + len(content) // 60):
             path.write_bytes(content[:length])
-            refused(path, "")
+            refused(path, "damaged, or is no file|plain value")
 
 
 def test_a_file_that_is_not_there_is_an_error_of_the_system(tmp_path: Path) -> None:
