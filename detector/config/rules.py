@@ -2,11 +2,17 @@
 
 from detector.errors import ConfigError
 
+_SHOWN = 200  # letters of a wrong value
+
 
 def require(condition: bool, key: str, rule: str, value: object) -> None:
     if not condition:
-        try:
-            found = str(value)
-        except ValueError:  # Python writes no whole number of thousands of digits
-            found = "one of thousands of digits"
-        raise ConfigError(f"{key} must be {rule}, got {found}")
+        raise ConfigError(f"{key} must be {rule}, got {_short(value)}")
+
+
+def _short(value: object) -> str:
+    try:
+        text = str(value)
+    except ValueError:  # Python writes no whole number of thousands of digits
+        return "one of thousands of digits"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -30,7 +30,9 @@ def cut(content: bytes, rng: random.Random) -> bytes:
 
 def zeroed(content: bytes, rng: random.Random) -> bytes:
     start = rng.randrange(-(-len(content) // PAGE)) * PAGE
-    return content[:start] + bytes(len(content[start : start + PAGE])) + content[start + PAGE :]
+    page = content[start : start + PAGE]
+    blank = b"\0" if any(page) else b"\xff"
+    return content[:start] + blank * len(page) + content[start + PAGE :]
 
 
 @pytest.mark.faults

@@ -133,7 +133,7 @@ def instead(part: str, text: str) -> Callable[[dict[str, str]], object]:
 
 
 FORGED = {
-    "a network of gigabytes": (setting("model.pyramid.width", 2048), r"do not fit .*, wanted is float32 \[2048"),
+    "a network of gigabytes": (setting("model.pyramid.width", 2048), r"do not fit .*, wanted is float32 \[.*2048"),
     "a network of terabytes": (setting("model.pyramid.width", 10**6), "between 8 and 2048"),
     "many priors": (setting("model.priors.scales", [1.0] * 10**4), "1 to 16 positive numbers"),
     "many heads": (setting("model.heads", [{"name": "a", "kind": "box"}] * 1000), "at most 16"),
