@@ -191,8 +191,12 @@ def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> float:
     return largest
 
 
-def as_json(report: Report) -> dict[str, object]:
-    return dataclasses.asdict(report)
+def as_json(report: Report) -> dict[str, Any]:
+    tree = dataclasses.asdict(report)
+    for way in tree["ways"].values():
+        if math.isinf(way["largest_difference"]):  # of which JSON knows nothing
+            way["largest_difference"] = None
+    return tree
 
 
 def of_json(tree: Mapping[str, Any]) -> Report:
@@ -219,7 +223,7 @@ def _way_of_json(tree: Mapping[str, Any]) -> WayResult:
         cpu_speed_up=Spread(**tree["cpu_speed_up"]),
         memory_share=tree["memory_share"],
         is_equal=tree["is_equal"],
-        largest_difference=tree["largest_difference"],
+        largest_difference=math.inf if tree["largest_difference"] is None else tree["largest_difference"],
         found=tree["found"],
     )
 

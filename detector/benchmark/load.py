@@ -52,7 +52,7 @@ class Settings:
 
     folder: Path | None = None
     """A data set; None generates pictures."""
-    size_hw: tuple[int, int] = (480, 640)
+    size_hw: tuple[int, int] = (960, 1280)
     """Of the generated pictures."""
     image_size: int = 640
     num_batches: int = 6

@@ -17,9 +17,9 @@ from detector.types import Placement
 
 _KINDS: Mapping[str, tuple[str, ...]] = {
     "convolutions": ("conv", "gemm", "addmm", "aten::mm", "cudnn", "xmma", "cutlass", "wgrad", "dgrad"),
-    "copies and casts": ("copy", "cat", "clone", "fill", "zero", "contiguous", "memcpy", "memset", "_to_", "stack"),
-    "optimizer and averaging": ("optimizer", "_foreach", "_fused", "multi_tensor"),
+    "optimizer and averaging": ("optimizer", "lerp", "_foreach", "_fused", "multi_tensor"),
     "sorting and suppression": ("topk", "sort", "nms", "nonzero", "scatter", "gather", "index"),
+    "copies and casts": ("copy", "cat", "clone", "fill", "zero", "contiguous", "memcpy", "memset", "_to_", "stack"),
 }
 _REST = "pointwise arithmetic and sums"
 _OUTSIDE = "outside of operations"

@@ -91,7 +91,7 @@ def pack(
     groups = kept // per_image * num_classes + labels[kept]
     kept = kept[suppress.keep_best(boxes[kept], scores[kept], groups, config.nms_iou)]
 
-    best, is_there = _first(kept, kept // per_image, num_images, config.max_detections)
+    best, is_there = _first(kept, kept // per_image, num_images, min(config.max_detections, per_image))
     facts = (is_finite.expand_as(is_there), is_there, scores[best], labels[best])
     behind = _take(found.class_scores, found.places.flatten()[best])
     return torch.cat((torch.stack([fact.float() for fact in facts], -1), boxes[best], behind), -1)

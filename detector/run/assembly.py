@@ -1,5 +1,6 @@
 """The network of a run with what changes it, from its first weights or where the run stopped."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +60,8 @@ def compile_network(assembly: Assembly, material: Material) -> compiled.Trial | 
     if not trained.config.compile:
         return None
     shape = schedule.batch_shape(0.0, trained.config.data, trained.preprocess.canvas_hw)
-    images = torch.zeros(shape.size, 3, *shape.window_hw, dtype=torch.uint8, device=facts.device)
+    size = math.ceil(shape.size / trained.config.memory.micro_batches / assembly.learner.world.size)
+    images = torch.zeros(size, 3, *shape.window_hw, dtype=torch.uint8, device=facts.device)
     return compiled.for_training(trained.model, images, dtype=facts.dtype)
 
 

@@ -49,6 +49,8 @@ def gather(data: DataPaths, config: RunConfig, world: World, init: str, loaded: 
         if loaded is not None and is_choice_made
         else world.share(precision.resolve(config.precision, target))
     )
+    if config.precision == "auto" and target.type == "cpu":
+        precision.remember()
     facts = run_folder.Facts(
         device=target,
         dtype=dtype,

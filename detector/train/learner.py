@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -189,12 +190,15 @@ class Learner:
         of_stages = [
             stages.weights_of(stage, self._base_weights) for stage in self._stages[max(0, number - 1) : number + 1]
         ]
-        self._replica = DistributedDataParallel(
-            self.objective,
-            broadcast_buffers=False,
-            gradient_as_bucket_view=True,
-            find_unused_parameters=any(map(self.objective.leaves_out, of_stages)),
-        )
+        with warnings.catch_warnings():
+            # Its new name is not known to all versions that we run with.
+            warnings.filterwarnings("ignore", message=".*broadcast_buffers", category=FutureWarning)
+            self._replica = DistributedDataParallel(
+                self.objective,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+                find_unused_parameters=any(map(self.objective.leaves_out, of_stages)),
+            )
 
     def share_statistics(self) -> None:
         """Give all processes the mean of the statistics that each one's norms have seen; all must call it.

@@ -18,6 +18,7 @@ import torchvision
 from torch import nn
 from torch.utils.data import get_worker_info
 from torchvision.models.resnet import BasicBlock
+from torchvision.ops import FrozenBatchNorm2d
 
 from detector import cli, files
 from detector.data import dataset
@@ -29,16 +30,24 @@ from detector.train.saver import Saver
 WIDTHS = (8, 8, 16, 16)
 
 
+def quiet_norm(width: int) -> FrozenBatchNorm2d:
+    """As the identity it would let the activations of random weights grow."""
+    norm = FrozenBatchNorm2d(width)
+    norm.running_var.fill_(4.0)
+    return norm
+
+
 class NarrowBackbone(backbone.Backbone):
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, batch_norm: Any, **kwargs: Any) -> None:
+        super().__init__(*args, batch_norm=batch_norm, **kwargs)
+        norm = quiet_norm if batch_norm == "frozen" else nn.BatchNorm2d
         self.conv1 = nn.Conv2d(3, WIDTHS[0], 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
+        self.bn1 = norm(WIDTHS[0])
         before = WIDTHS[0]
         for number, width in enumerate(WIDTHS, start=1):
             stride = 1 if number == 1 else 2
-            shortcut = nn.Sequential(nn.Conv2d(before, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width))
-            block = BasicBlock(before, width, stride=stride, downsample=shortcut)
+            shortcut = nn.Sequential(nn.Conv2d(before, width, 1, stride=stride, bias=False), norm(width))
+            block = BasicBlock(before, width, stride=stride, downsample=shortcut, norm_layer=norm)
             setattr(self, f"layer{number}", nn.Sequential(block))
             before = width
         self.widths = WIDTHS

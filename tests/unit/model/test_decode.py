@@ -20,9 +20,10 @@ def some_priors() -> Priors:
     return priors.make((64, 96), (8, 16), (4.0,), (1.0,), anchoring="centre")
 
 
-def random_prediction(outputs: int = CLASSES) -> Prediction:
+def random_prediction(outputs: int = CLASSES, *, with_factor: bool = False) -> Prediction:
     count = len(some_priors().boxes)
-    return Prediction(logits=torch.randn(3, count, outputs), deltas=torch.randn(3, count, 4))
+    factor = torch.rand(3, count) if with_factor else None
+    return Prediction(logits=torch.randn(3, count, outputs), deltas=torch.randn(3, count, 4), score_factor=factor)
 
 
 def run(
@@ -34,6 +35,8 @@ def run(
 def plain(prediction: Prediction, image: int, config: DecodeConfig) -> tuple[Tensor, Tensor, Tensor]:
     """The same by loops over candidates and classes."""
     scores = prediction.logits[image].sigmoid()
+    if prediction.score_factor is not None:
+        scores = scores * prediction.score_factor[image][:, None]
     order = scores.flatten().sort(descending=True, stable=True).indices[: config.candidates]
     order = order[scores.flatten()[order] >= config.min_score]
     height, width = EXTENTS[image].tolist()
@@ -61,8 +64,9 @@ def plain(prediction: Prediction, image: int, config: DecodeConfig) -> tuple[Ten
         DecodeConfig(max_detections=5),
     ],
 )
-def test_equals_the_plain_loop(config: DecodeConfig) -> None:
-    prediction = random_prediction()
+@pytest.mark.parametrize("with_factor", [False, True])
+def test_equals_the_plain_loop(config: DecodeConfig, with_factor: bool) -> None:
+    prediction = random_prediction(with_factor=with_factor)
     for image, found in enumerate(run(prediction, config)):
         boxes, scores, labels = plain(prediction, image, config)
         torch.testing.assert_close(found.boxes, boxes)
@@ -98,5 +102,14 @@ def test_output_that_is_not_finite_is_refused(field: str, value: float) -> None:
     prediction = random_prediction()
     prediction.logits[0, 0] = 9  # makes sure that row 0 is decoded
     getattr(prediction, field)[0, 0, 0] = value
+    with pytest.raises(DetectorError, match="not finite"):
+        run(prediction, DecodeConfig())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_factor_that_is_not_finite_is_refused(value: float) -> None:
+    prediction = random_prediction(with_factor=True)
+    assert prediction.score_factor is not None
+    prediction.score_factor[1, 2] = value
     with pytest.raises(DetectorError, match="not finite"):
         run(prediction, DecodeConfig())

@@ -1,5 +1,7 @@
 """bfloat16 may round; it must not invent."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -57,3 +59,19 @@ def test_the_machine_is_probed_where_gradients_are_off(mode: type[torch.no_grad]
     precision.cpu_prefers_bfloat16.cache_clear()
     with mode():
         assert precision.resolve("auto", torch.device("cpu")) in {torch.float32, torch.bfloat16}
+
+
+@pytest.mark.parametrize("is_faster", [False, True])
+def test_what_was_measured_is_remembered(is_faster: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    precision.cpu_prefers_bfloat16.cache_clear()
+    monkeypatch.setattr(precision, "_bfloat16_is_faster", lambda: is_faster)
+    precision.remember()
+    precision.cpu_prefers_bfloat16.cache_clear()
+    monkeypatch.setattr(precision, "_bfloat16_is_faster", lambda: not is_faster)
+    assert precision.cpu_prefers_bfloat16() is is_faster
+    (record,) = (tmp_path / "detector" / "precision-trials").iterdir()
+    record.write_text("[")
+    precision.cpu_prefers_bfloat16.cache_clear()
+    assert precision.cpu_prefers_bfloat16() is not is_faster
+    precision.cpu_prefers_bfloat16.cache_clear()
