@@ -5,12 +5,14 @@ of change, so a picture that was changed is decoded anew. What cannot be used is
 only costs the time that the cache would have saved.
 """
 
+import contextlib
 import hashlib
 import logging
 import math
 import os
 import shutil
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -29,6 +31,7 @@ from detector.geometry import letterbox
 Pixels = NDArray[np.uint8]
 
 _log = logging.getLogger(__name__)
+_WRITING_SECONDS = 3600  # an entry is written in a moment
 _MARK = "images.cache"  # only a folder with this file in it is ever emptied
 _HEADER = struct.Struct("<8sIIQ")  # magic, height, width, sum of the pixels' words
 _MAGIC = b"DETIMG01"
@@ -79,7 +82,19 @@ class ImageCache:
                 num_rows,
                 len(columns),
             )
-        return cls(shelf, columns, sizes_hw, num_rows)
+        made = cls(shelf, columns, sizes_hw, num_rows)
+        made._remove_stale()
+        return made
+
+    def _remove_stale(self) -> None:
+        """Forget earlier versions of changed images, what a smaller limit has no place for, and cut-off writes."""
+        current = {entry.name for entry in map(self._entry, range(self._num_rows)) if entry is not None}
+        long_ago = time.time() - _WRITING_SECONDS
+        with contextlib.suppress(OSError), os.scandir(self._shelf) as found:
+            for one in found:
+                is_cut_off = one.name.endswith(".tmp") and one.stat().st_mtime < long_ago
+                if is_cut_off or (one.name.endswith(".raw") and one.name not in current):
+                    Path(one.path).unlink(missing_ok=True)
 
     def image(self, row: int, read: Callable[[], Pixels]) -> Pixels | None:
         """The image at its size here, read by `read` and kept where it is not yet; None where it has no place."""
@@ -110,6 +125,9 @@ class ImageCache:
     def _keep(self, entry: Path, pixels: Pixels) -> None:
         temporary = entry.with_name(f".{entry.name}.{os.getpid()}.tmp")
         try:
+            if not self._shelf.is_dir():  # another data set needed the room
+                self._shelf.mkdir(parents=True, exist_ok=True)
+                (self._shelf / _MARK).touch()
             with temporary.open("wb") as file:
                 file.write(_HEADER.pack(_MAGIC, pixels.shape[0], pixels.shape[1], _sum(pixels.reshape(-1))))
                 file.write(pixels.data)

@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import shutil
 from pathlib import Path
 
 import cv2
@@ -195,6 +196,32 @@ def test_the_limit_holds(tmp_path: Path, columns: Columns, caplog: pytest.LogCap
     assert "room for 2 of 5 images" in caplog.text
     assert _shown(columns, cache) == _shown(columns, None)
     assert len(_entries(tmp_path)) == 2
+
+
+def test_what_is_stale_makes_room_at_the_next_start(tmp_path: Path, columns: Columns) -> None:
+    _shown(columns, _open(tmp_path, columns))
+    entries = _entries(tmp_path)
+    assert len(entries) == 5
+    shelf = entries[0].parent
+    cut_off, being_written = shelf / ".a.raw.1.tmp", shelf / ".b.raw.2.tmp"
+    cut_off.touch()
+    being_written.touch()
+    os.utime(cut_off, (1, 1))
+    os.utime(columns.path(0), (5, 5))  # a changed picture
+    one = 3 * int(columns.sizes_hw[:1].prod())
+    _shown(columns, _open(tmp_path, columns, cache_gigabytes=2.5 * one / 1e9))
+    assert len(_entries(tmp_path)) == 2
+    assert not cut_off.exists()
+    assert being_written.exists()
+
+
+def test_a_shelf_that_was_taken_away_is_built_again(tmp_path: Path, columns: Columns) -> None:
+    cache = _open(tmp_path, columns)
+    _shown(columns, cache)
+    shelf = _entries(tmp_path)[0].parent
+    shutil.rmtree(shelf)
+    assert _shown(columns, cache) == _shown(columns, None)
+    assert len(_entries(tmp_path)) == 5
 
 
 def test_the_shelf_that_was_not_used_for_longest_makes_room(tmp_path: Path) -> None:
