@@ -129,7 +129,7 @@ def test_it_stands_in_the_log_and_not_in_that_of_a_run_that_goes_on(
 ) -> None:
     out = tmp_path / "run"
     assert train([str(data), "--steps", "2", "--out", str(out), *RUN]) == 0
-    assert re.search(r"preflight: about \d+ s for 2 steps and 2 scorings", (out / "train.log").read_text())
+    assert re.search(r"preflight: about \d+ (s|min) for 2 steps and 2 scorings", (out / "train.log").read_text())
     capsys.readouterr()
     assert train([str(data), "--steps", "4", "--out", str(out), *RUN, "--resume"]) == 0
     assert "preflight" not in capsys.readouterr().err
