@@ -19,6 +19,7 @@ from detector.run import assembly, batch_size, material, memory, preflight
 from detector.run.assembly import Assembly
 from detector.run.data_paths import DataPaths
 from detector.run.material import Material
+from detector.train.distributed import World
 from detector.train.learner import Learner
 from detector.train.state import LoopState, RandomStreams, TrainingState
 from tests.faults.child import NarrowBackbone
@@ -57,12 +58,12 @@ def settings(changes: dict[str, Any] | None = None) -> RunConfig:
 
 
 def gathered(data: Path, config: RunConfig) -> Material:
-    return material.gather(DataPaths(folder=data), config, torch.device("cpu"), "none", None)
+    return material.gather(DataPaths(folder=data), config, World(), "none", None)
 
 
 def made(data: Path, changes: dict[str, Any] | None = None) -> tuple[Assembly, Material]:
     of = gathered(data, settings(changes))
-    return assembly.build(of, "none"), of
+    return assembly.build(of, "none", World()), of
 
 
 def digest(learner: Learner) -> str:
@@ -215,7 +216,9 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch, of: Material, fits: int) -> Materi
     monkeypatch.setattr(
         assembly,
         "build",
-        lambda wanted, init, build=assembly.build: build(dataclasses.replace(wanted, facts=of.facts), init),
+        lambda wanted, init, world, build=assembly.build: build(
+            dataclasses.replace(wanted, facts=of.facts), init, world
+        ),
     )
     greedy(monkeypatch, lambda _, size: size > fits)
     return dataclasses.replace(of, facts=dataclasses.replace(of.facts, device=torch.device("cuda")))
@@ -232,12 +235,12 @@ def test_the_largest_batch_that_fits(
     shapes.write(shapes.plain(tmp_path, "train"), count=16 * 16, seed=1, size_hw=(48, 64))
     config = settings({"data.batch_size": 4, "data.crops.share": 0.0, "stages": []})
     wanted = on_a_gpu(monkeypatch, gathered(tmp_path, config), fits)
-    found = batch_size.choose(wanted, "none", batch_size.Auto(keep_lr=False))
+    found = batch_size.choose(wanted, "none", batch_size.Auto(keep_lr=False), World())
     assert found.config.data.batch_size == size
     assert found.config.optim.lr == pytest.approx(lr)
     assert found.identity.config == config_file.dump(found.config)
     assert f"batch size: {size} instead of 4, optim.lr" in found.remarks[0]
-    kept = batch_size.choose(wanted, "none", batch_size.Auto(keep_lr=True))
+    kept = batch_size.choose(wanted, "none", batch_size.Auto(keep_lr=True), World())
     assert kept.config.optim.lr == config.optim.lr
 
 
