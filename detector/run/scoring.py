@@ -110,8 +110,7 @@ def _evaluate(
             )
             if outcome.thresholds:
                 model_file.write_thresholds(checkpoints[0], tuple(one.point.threshold for one in outcome.thresholds))
-            made_from = _made_from(checkpoints, found.annotations)
-            _write(folder, outcome.scores, outcome.intervals, results, made_from)
+            _write(folder, outcome.scores, outcome.intervals, results, _made_from(checkpoints, found.annotations))
     outcome = world.share(outcome)
     assert outcome is not None
     return dataclasses.replace(outcome, is_first=world.is_first)

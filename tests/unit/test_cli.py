@@ -179,7 +179,7 @@ def test_option_beats_file_beats_default(tmp_path: Path) -> None:
         (("--set", "optim=1"), "optim is a group of settings"),
         (("--set", "seed"), "--set needs KEY=VALUE, got 'seed'"),
         (("--lr", "nan"), "optim.lr must be finite, got nan"),
-        (("--batch-size", "0"), "data.batch_size must be >= 1, got 0"),
+        (("--batch-size", "0"), "data.batch_size must be between 1 and 4096, got 0"),
         (("--minutes", "-1"), "length.minutes must be a positive number"),
         (("--lr", "1e-3", "--set", "optim.lr=1e-4"), "optim.lr is set by an option of its own and by --set"),
         (("--steps", "9", "--set", "length.epochs=3"), "length.epochs is set by an option of its own and by --set"),
