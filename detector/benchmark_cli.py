@@ -43,26 +43,29 @@ class _Common:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Train(_Common):
-    """A training step beside torchvision's, with the same weights and inputs."""
+class _Network(_Common):
+    """What the benchmarks beside torchvision's network take."""
 
-    batch_size: BatchSize = 4
     image_size: ImageSize = 640
     compile: Compile = False
     device: Device = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Train(_Network):
+    """A training step beside torchvision's, with the same weights and inputs."""
+
+    batch_size: BatchSize = 4
 
     def measure(self, say: Say) -> Answer:
         return _networks(self, "train", say)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Infer(_Common):
+class Infer(_Network):
     """Images to detections beside torchvision's, with the same weights and inputs."""
 
     batch_size: BatchSize = 1
-    image_size: ImageSize = 640
-    compile: Compile = False
-    device: Device = "auto"
 
     def measure(self, say: Say) -> Answer:
         return _networks(self, "infer", say)

@@ -1,10 +1,12 @@
 """Files that are whole or not there."""
 
 import hashlib
+import json
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, cast
 
 
 @contextmanager
@@ -36,6 +38,28 @@ def cache_folder() -> Path:
     """Where this program keeps what it can make again; nothing of the user's is there."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (base if base.is_absolute() else Path.home() / ".cache") / "detector"
+
+
+def remembered(kind: str, facts: object) -> dict[str, Any]:
+    """What `remember` wrote down about the same facts; empty where that is nothing, or nothing usable."""
+    try:
+        values: object = json.loads(_note(kind, facts).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return cast("dict[str, Any]", values) if isinstance(values, dict) else {}
+
+
+def remember(kind: str, facts: object, values: Mapping[str, object]) -> None:
+    """Keep in the cache folder what was measured once; a disk that does not take it is no trouble."""
+    note = _note(kind, facts)
+    with suppress(OSError):
+        note.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(note) as temporary:
+            temporary.write_text(json.dumps(values), encoding="utf-8")
+
+
+def _note(kind: str, facts: object) -> Path:
+    return cache_folder() / kind / f"{hashlib.sha256(repr(facts).encode()).hexdigest()[:32]}.json"
 
 
 def sync(path: Path) -> None:

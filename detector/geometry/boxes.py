@@ -11,15 +11,6 @@ from torch import Tensor
 _EMPTY_AREA = 1e-12
 
 
-def xyxy_to_cxcywh(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
-    return torch.cat((centres(boxes), boxes[..., 2:] - boxes[..., :2]), dim=-1)
-
-
-def cxcywh_to_xyxy(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
-    centre, half = boxes[..., :2], boxes[..., 2:] / 2
-    return torch.cat((centre - half, centre + half), dim=-1)
-
-
 def xyxy_to_xywh(boxes: Float[Tensor, "*n 4"]) -> Float[Tensor, "*n 4"]:
     """To COCO's format: left, top, width, height."""
     return torch.cat((boxes[..., :2], boxes[..., 2:] - boxes[..., :2]), dim=-1)

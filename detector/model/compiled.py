@@ -5,23 +5,21 @@ minute or more and each shape of input is compiled for itself, so whether it pay
 network and shape, and remembered.
 """
 
-import hashlib
-import json
 import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from detector import files
 from detector.errors import ConfigError
-from detector.files import cache_folder, written_whole
 from detector.model import precision
 from detector.model.detector import DetectionModel
 
+_KIND = "compile-trials"
 WORTH_IT = 1.03  # times as fast as before
 _ROUNDS = 3
 _SHAPES = 64  # of inputs that may be compiled: every level of the pyramid is one, for each size of a batch
@@ -71,10 +69,10 @@ def for_training(model: DetectionModel, images: Tensor, *, dtype: torch.dtype) -
             total = prediction.logits.float().sum() + prediction.deltas.float().sum()
         total.backward()
 
-    record = _record("training", model, images, dtype)
+    facts = _facts("training", model, images, dtype)
     kept = {name: buffer.clone() for name, buffer in model.named_buffers()}
     try:
-        return _compile_if_faster(record, _parts(model), step, lambda: compile_for_training(model), images.device)
+        return _compile_if_faster(facts, _parts(model), step, lambda: compile_for_training(model), images.device)
     finally:
         # The passes were none of the training: neither statistics nor gradients may stay.
         model.zero_grad(set_to_none=True)
@@ -97,8 +95,8 @@ def for_inference(model: DetectionModel, images: Tensor, *, dtype: torch.dtype) 
         compile_for_inference(model, (images.shape[2], images.shape[3]))
 
     model.eval()
-    record = _record("inference", model, images, dtype)
-    return _compile_if_faster(record, [model], step, compile_whole, images.device)
+    facts = _facts("inference", model, images, dtype)
+    return _compile_if_faster(facts, [model], step, compile_whole, images.device)
 
 
 def _parts(model: DetectionModel) -> list[nn.Module]:
@@ -110,13 +108,13 @@ def _allow_shapes() -> None:
 
 
 def _compile_if_faster(
-    record: Path,
+    facts: object,
     parts: Sequence[nn.Module],
     step: Callable[[], None],
     compile_parts: Callable[[], None],
     device: torch.device,
 ) -> Trial:
-    trial = _remembered(record)
+    trial = _remembered(facts)
     if trial is not None:
         if trial.pays:
             compile_parts()
@@ -133,7 +131,7 @@ def _compile_if_faster(
         ) from error
     if not trial.pays:
         _as_before(parts)
-    _remember(record, trial)
+    files.remember(_KIND, facts, asdict(trial))
     return trial
 
 
@@ -154,10 +152,10 @@ def _seconds(step: Callable[[], None], device: torch.device) -> float:
     return statistics.median(times[1:])
 
 
-def _record(what: str, model: DetectionModel, images: Tensor, dtype: torch.dtype) -> Path:
-    """Where the trial of this machine, network and shape is kept."""
+def _facts(what: str, model: DetectionModel, images: Tensor, dtype: torch.dtype) -> tuple[object, ...]:
+    """What a trial depends on: the machine, the network and the shape."""
     device = images.device
-    facts = (
+    return (
         what,
         torch.__version__,
         torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.node()} {platform.processor()}",
@@ -167,22 +165,10 @@ def _record(what: str, model: DetectionModel, images: Tensor, dtype: torch.dtype
         str(model),
         [parameter.requires_grad for parameter in model.parameters()],
     )
-    name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
-    return cache_folder() / "compile-trials" / f"{name}.json"
 
 
-def _remembered(record: Path) -> Trial | None:
+def _remembered(facts: object) -> Trial | None:
     try:
-        values = json.loads(record.read_text(encoding="utf-8"))
-        return Trial(eager=float(values["eager"]), compiled=float(values["compiled"]))
-    except (OSError, ValueError, TypeError, KeyError):
+        return Trial(**{name: float(value) for name, value in files.remembered(_KIND, facts).items()})
+    except (TypeError, ValueError):
         return None  # nothing, or nothing usable: it is measured again
-
-
-def _remember(record: Path, trial: Trial) -> None:
-    try:
-        record.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(record) as temporary:
-            temporary.write_text(json.dumps(asdict(trial)), encoding="utf-8")
-    except OSError:
-        pass  # the next run measures again

@@ -35,33 +35,6 @@ def class_scores(logits: Float[Tensor, "b a outputs"], classification: Classific
             return logits.sigmoid()
 
 
-def decode(
-    prediction: Prediction,
-    priors: Priors,
-    extents_hw: Float[Tensor, "b 2"],
-    *,
-    classification: Classification,
-    delta_std: tuple[float, float, float, float],
-    config: DecodeConfig,
-) -> list[CanvasDetections]:
-    """Best candidates of each image, suppressed within their class.
-
-    Args:
-        prediction: Of both heads.
-        priors: Of the canvas.
-        extents_hw: Height and width that each image takes on the canvas. Boxes are clipped to it before suppression:
-            what two boxes share outside the image says nothing.
-        classification: Kind of loss the logits were trained with.
-        delta_std: Unit of the offsets.
-        config: Thresholds and counts.
-
-    Raises:
-        DetectorError: the network's output is not finite, as after a diverged training.
-    """
-    packed = pack(prediction, priors, extents_hw, classification=classification, delta_std=delta_std, config=config)
-    return unpack(packed.cpu())
-
-
 def pack(
     prediction: Prediction,
     priors: Priors,
@@ -71,10 +44,20 @@ def pack(
     delta_std: tuple[float, float, float, float],
     config: DecodeConfig,
 ) -> Float[Tensor, "b m columns"]:
-    """What `decode` answers, padded to `max_detections` and in one tensor: so it leaves the device in one copy.
+    """Best candidates of each image, suppressed within their class, padded to `max_detections` at most.
 
-    The columns are: whether the output is finite, whether there is a detection, its score, its label (float32 holds it
-    exactly), the four of its box, and the score of each class.
+    All in one tensor, so that it leaves the device in one copy. The columns are: whether the output is finite, whether
+    there is a detection, its score, its label (float32 holds it exactly), the four of its box, and the score of each
+    class.
+
+    Args:
+        prediction: Of both heads.
+        priors: Of the canvas.
+        extents_hw: Height and width that each image takes on the canvas. Boxes are clipped to it before suppression:
+            what two boxes share outside the image says nothing.
+        classification: Kind of loss the logits were trained with.
+        delta_std: Unit of the offsets.
+        config: Thresholds and counts.
     """
     found = _candidates(prediction, priors.level_sizes, classification, config)
     num_images, _, num_classes = found.class_scores.shape
@@ -109,7 +92,11 @@ def _first(
 
 
 def unpack(packed: Float[Tensor, "b m columns"]) -> list[CanvasDetections]:
-    """From what `pack` made, on the CPU."""
+    """From what `pack` made, on the CPU.
+
+    Raises:
+        DetectorError: the network's output is not finite, as after a diverged training.
+    """
     if not packed[..., 0].all():
         # pycocotools would give a NaN box AP 1.0; nothing of this kind may leave the model.
         raise DetectorError("the network's output is not finite: its weights are damaged or its training diverged")

@@ -1,13 +1,9 @@
 """Which floating-point type the convolutions run in."""
 
-import contextlib
-import hashlib
-import json
 import platform
 import time
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -16,6 +12,7 @@ from torch.nn import functional as F
 
 from detector import files
 
+_KIND = "precision-trials"
 _PROBE_ROUNDS = 7
 WORTH_IT = 1.15  # bfloat16 must be at least this much faster to be worth its rounding
 
@@ -61,27 +58,20 @@ def in_float32(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 @cache
 def cpu_prefers_bfloat16() -> bool:
     """Whether bfloat16 is worth it on this machine, as `remember` wrote it down, or measured once a process."""
-    try:
-        remembered = json.loads(_record().read_text(encoding="utf-8"))["bfloat16"]
-    except (OSError, ValueError, TypeError, KeyError):
-        remembered = None  # nothing, or nothing usable
-    return remembered if isinstance(remembered, bool) else _bfloat16_is_faster()
+    answer = files.remembered(_KIND, _facts()).get("bfloat16")
+    return answer if isinstance(answer, bool) else _bfloat16_is_faster()
 
 
 def remember() -> None:
     """Write the answer into the cache folder: measured anew on a busy machine, equal runs might differ."""
-    with contextlib.suppress(OSError):  # else the next run measures again
-        record = _record()
-        if not record.exists():
-            record.parent.mkdir(parents=True, exist_ok=True)
-            with files.written_whole(record) as temporary:
-                temporary.write_text(json.dumps({"bfloat16": cpu_prefers_bfloat16()}), encoding="utf-8")
+    facts = _facts()
+    if not files.remembered(_KIND, facts):
+        files.remember(_KIND, facts, {"bfloat16": cpu_prefers_bfloat16()})
 
 
-def _record() -> Path:
-    facts = (platform.node(), platform.processor(), torch.__version__, torch.get_num_threads())
-    name = hashlib.sha256(repr(facts).encode()).hexdigest()[:32]
-    return files.cache_folder() / "precision-trials" / f"{name}.json"
+def _facts() -> tuple[object, ...]:
+    """What the answer depends on."""
+    return platform.node(), platform.processor(), torch.__version__, torch.get_num_threads()
 
 
 def _bfloat16_is_faster() -> bool:

@@ -30,6 +30,19 @@ class CompareOutcome:
     path: Path | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Findings:
+    """How two models differ."""
+
+    a: Subject
+    b: Subject
+    differences: tuple[Difference, ...]
+    settings: tuple[tuple[str, str, str], ...]
+    prints: tuple[tuple[str, str, str], ...]
+    flips: tuple[Flip, ...]
+    page: Path | None
+
+
 def compare(
     first: Path,
     second: Path,
@@ -55,9 +68,10 @@ def compare(
     if out is not None:
         sides = tuple(Side(name=str(one.place.given), analysis=one.analysis, paths=one.paths) for one in (a, b))
         reporting.write(out, compare_page.render(sides[0], sides[1], differences, settings, prints, flips))
+    found = _Findings(a=a, b=b, differences=differences, settings=settings, prints=prints, flips=flips, page=out)
     return CompareOutcome(
-        text="\n".join(_lines(a, b, differences, settings, prints, flips, out)),
-        values=_values(a, b, differences, settings, prints, flips, out),
+        text="\n".join(_lines(found)),
+        values=_values(found),
         path=out,
     )
 
@@ -112,18 +126,11 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, str]:
     return made
 
 
-def _lines(
-    a: Subject,
-    b: Subject,
-    differences: tuple[Difference, ...],
-    settings: tuple[tuple[str, str, str], ...],
-    prints: tuple[tuple[str, str, str], ...],
-    flips: tuple[Flip, ...],
-    out: Path | None,
-) -> list[str]:
+def _lines(found: _Findings) -> list[str]:
+    a, b = found.a, found.b
     lines = [f"A  {a.place.given}", f"B  {b.place.given}", f"on {a.analysis.truth.source}", ""]
     both = [(one.analysis.scores.ap, one.analysis.scores.ap50, one.analysis.scores.ap75) for one in (a, b)]
-    for k, one in enumerate(differences):
+    for k, one in enumerate(found.differences):
         lines.append(
             f"{_NAMES[k]:<5} {both[0][k]:.3f} -> {both[1][k]:.3f}   {one.value:+.3f} "
             f"({one.interval.low:+.3f} to {one.interval.high:+.3f}, B better in {100 * one.share_better:.0f} %): "
@@ -132,27 +139,22 @@ def _lines(
     per_class = zip(a.analysis.scores.per_class, b.analysis.scores.per_class, strict=True)
     moved = sorted(((y.ap - x.ap, x.name) for x, y in per_class if x.ap >= 0), key=lambda pair: -abs(pair[0]))
     lines += ["", "AP by class:", *(f"  {gain:+.3f}  {name}" for gain, name in moved[:_LISTED])]
-    lines += ["", "settings:", *([f"  {key}: {x} -> {y}" for key, x, y in settings] or ["  the same"])]
-    lines += ["data:", *([f"  {name}: {x} -> {y}" for name, x, y in prints] or ["  the same"])]
-    better, worse = (sum(sign * one.change < 0 for one in flips) for sign in (1, -1))
+    lines += ["", "settings:", *([f"  {key}: {x} -> {y}" for key, x, y in found.settings] or ["  the same"])]
+    lines += ["data:", *([f"  {name}: {x} -> {y}" for name, x, y in found.prints] or ["  the same"])]
+    better, worse = (sum(sign * one.change < 0 for one in found.flips) for sign in (1, -1))
     lines += ["", f"images with fewer errors: {better}, with more: {worse}"]
-    lines += [f"  {one.before.errors} -> {one.after.errors}  {a.paths[one.image_row].name}" for one in flips[:_LISTED]]
-    lines += [f"pictures  {out}"] if out is not None else []
+    lines += [
+        f"  {one.before.errors} -> {one.after.errors}  {a.paths[one.image_row].name}" for one in found.flips[:_LISTED]
+    ]
+    lines += [f"pictures  {found.page}"] if found.page is not None else []
     return [visible(line) for line in lines]
 
 
-def _values(
-    a: Subject,
-    b: Subject,
-    differences: tuple[Difference, ...],
-    settings: tuple[tuple[str, str, str], ...],
-    prints: tuple[tuple[str, str, str], ...],
-    flips: tuple[Flip, ...],
-    out: Path | None,
-) -> dict[str, object]:
+def _values(found: _Findings) -> dict[str, object]:
+    a = found.a
     return {
         "a": str(a.place.given),
-        "b": str(b.place.given),
+        "b": str(found.b.place.given),
         "differences": {
             _NAMES[k].lower(): {
                 "value": one.value,
@@ -160,13 +162,13 @@ def _values(
                 "share_better": one.share_better,
                 "verdict": verdict(one),
             }
-            for k, one in enumerate(differences)
+            for k, one in enumerate(found.differences)
         },
-        "settings": [list(change) for change in settings],
-        "data": [list(change) for change in prints],
+        "settings": [list(change) for change in found.settings],
+        "data": [list(change) for change in found.prints],
         "flipped": [
             {"image": a.paths[one.image_row].name, "before": one.before.errors, "after": one.after.errors}
-            for one in flips
+            for one in found.flips
         ],
-        "page": None if out is None else str(out),
+        "page": None if found.page is None else str(found.page),
     }

@@ -8,7 +8,7 @@ from torchvision.ops import nms
 from detector.config import Classification, DecodeConfig
 from detector.errors import DetectorError
 from detector.geometry import codec, priors
-from detector.model.decode import CanvasDetections, decode
+from detector.model.decode import CanvasDetections, pack, unpack
 from detector.types import Prediction, Priors
 
 STD = (0.1, 0.1, 0.2, 0.2)
@@ -29,7 +29,8 @@ def random_prediction(outputs: int = CLASSES, *, with_factor: bool = False) -> P
 def run(
     prediction: Prediction, config: DecodeConfig, classification: Classification = "quality"
 ) -> list[CanvasDetections]:
-    return decode(prediction, some_priors(), EXTENTS, classification=classification, delta_std=STD, config=config)
+    packed = pack(prediction, some_priors(), EXTENTS, classification=classification, delta_std=STD, config=config)
+    return unpack(packed)
 
 
 def plain(prediction: Prediction, image: int, config: DecodeConfig) -> tuple[Tensor, Tensor, Tensor]:

@@ -11,7 +11,7 @@ from detector.config import DecodeConfig, HeadConfig
 from detector.errors import ConfigError
 from detector.geometry import codec
 from detector.model import head_set
-from detector.model.decode import CanvasDetections, decode
+from detector.model.decode import CanvasDetections, pack, unpack
 from detector.model.detector import DetectionModel
 from detector.model.heads import CustomHead
 from detector.types import Prediction, PriorTargets
@@ -129,7 +129,7 @@ def decoded(model: DetectionModel, prediction: Prediction) -> list[CanvasDetecti
         deltas=prediction.deltas.float(),
         score_factor=None if prediction.score_factor is None else prediction.score_factor.float(),
     )
-    return decode(
+    packed = pack(
         found,
         model.priors(make.HW),
         torch.tensor([make.HW, make.HW]).float(),
@@ -137,6 +137,7 @@ def decoded(model: DetectionModel, prediction: Prediction) -> list[CanvasDetecti
         delta_std=model.heads.delta_std,
         config=DecodeConfig(min_score=0.0, nms_iou=1.0, candidates=10_000, max_detections=10_000),
     )
+    return unpack(packed)
 
 
 @torch.no_grad()

@@ -60,7 +60,7 @@ def test_same_outputs_and_same_detections(theirs: torch.nn.Module, ours: Detecti
     torch.testing.assert_close(priors.boxes, anchors[0], atol=1e-4, rtol=0)
 
     config = recipes.retinanet()
-    found = decode.decode(
+    packed = decode.pack(
         prediction,
         priors,
         torch.tensor([CANVAS] * 2).float(),
@@ -68,6 +68,7 @@ def test_same_outputs_and_same_detections(theirs: torch.nn.Module, ours: Detecti
         delta_std=config.model.delta_std,
         config=config.decode,
     )
+    found = decode.unpack(packed)
     sizes = [level.numel() // CLASSES for level in expected["cls_logits"][0].split(priors.level_sizes)]
     detections = theirs.postprocess_detections(
         {name: list(value.split(sizes, dim=1)) for name, value in expected.items()},
