@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.distributed import PrefixStore, rendezvous  # pyright: ignore[reportPrivateImportUsage]
 
 from detector.errors import ConfigError, DetectorError
 from detector.train import heartbeat, meeting
@@ -98,11 +99,11 @@ def joined(device: torch.device) -> Generator[World]:
         device=_own_device(device, _of_environment("LOCAL_RANK", 0)),
     )
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
-    store, _, _ = next(torch.distributed.rendezvous("env://", timeout=PATIENCE))
+    store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
     start = meeting.agree(store, world.rank, world.size, PATIENCE)
     torch.distributed.init_process_group(
         backend,
-        store=torch.distributed.PrefixStore(start, store),
+        store=PrefixStore(start, store),
         rank=world.rank,
         world_size=world.size,
         timeout=PATIENCE,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
-from torch.distributed import HashStore, Store
+from torch.distributed import HashStore, Store  # pyright: ignore[reportPrivateImportUsage]
 
 from detector.errors import DetectorError
 from detector.train import meeting
