@@ -13,7 +13,10 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
-from torch.distributed import PrefixStore, rendezvous  # pyright: ignore[reportPrivateImportUsage]
+from torch.distributed import (
+    PrefixStore,  # pyright: ignore[reportPrivateImportUsage]
+    rendezvous,  # pyright: ignore[reportPrivateImportUsage, reportUnknownVariableType]
+)
 
 from detector.errors import ConfigError, DetectorError
 from detector.train import heartbeat, meeting
