@@ -94,7 +94,7 @@ class Study:
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder, "run")
             settings = [word for one in (*row.settings, "length.evaluations=1") for word in ("--set", one)]
-            length = ["--steps", str(steps), "--seed", str(seed), "--init", "none"]
+            length = ["--steps", str(steps), "--seed", str(seed)]
             answer = detector(
                 *("train", DATA, "--recipe", row.recipe, *length, "--out", str(run), *settings, *row.words(steps))
             )
