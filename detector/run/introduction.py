@@ -28,7 +28,8 @@ def introduce(say: Callable[[str], None], material: Material, assembly: Assembly
     if trained.config.distill.teacher is not None:
         say(f"teacher: {trained.config.distill.teacher}")
     if assembly.weights:
-        say(assembly.weights.sentence())
+        for line in assembly.weights.lines():
+            say(line)
     for remark in material.remarks:
         say(remark)
 
