@@ -67,7 +67,8 @@ def put(model: DetectionModel, origin: Origin, config: RunConfig, classes: Seque
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     model.load_state_dict(fitting, strict=False)
     loaded = Loaded(source=origin.source, taken=tuple(fitting), random=tuple(n for n in own if n not in fitting))
-    remarks += [*_on_random(loaded, state, own)]
+    dropped = theirs_of.keys() - state.keys()  # and told
+    remarks += [*_on_random(loaded, {name: state.get(name) for name in own if name not in dropped}, own)]
     left = [*origin.left, *(theirs_of[name] for name in state if name not in own and not name.endswith(COUNTER))]
     if left:
         remarks.append(f"weights: left in the file: {_listed(left)}")
@@ -188,14 +189,15 @@ def _pair(ours: str, theirs: str) -> str:
     return ours if ours == theirs else f"{ours} (there {theirs})"
 
 
-def _on_random(loaded: Loaded, state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iterator[str]:
+def _on_random(loaded: Loaded, offered: Mapping[str, Tensor | None], own: Mapping[str, Tensor]) -> Iterator[str]:
     """What is missing in parts of which something was taken; the others are told by their counts."""
     begun = {_part(name) for name in loaded.taken}
-    facts = [
-        f"{name} ({_shape(state[name])} there, {_shape(own[name])} here)" if name in state else f"{name} (not there)"
-        for name in loaded.random
-        if name in state or _part(name) in begun
-    ]
+    facts: list[str] = []
+    for name in loaded.random:
+        if (tensor := offered.get(name)) is not None:
+            facts.append(f"{name} ({_shape(tensor)} there, {_shape(own[name])} here)")
+        elif name in offered and _part(name) in begun:
+            facts.append(f"{name} (not there)")
     if facts:
         yield f"weights: at random: {_listed(facts)}"
 

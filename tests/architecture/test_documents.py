@@ -61,6 +61,8 @@ def check(words: list[str]) -> None:
             parse(command, argv)
         case ["python" | "python3", "-m", "detector", command, *argv]:
             parse(command, argv)
+        case ["python" | "python3", tool, *_] if tool.startswith("tools/experiments/"):
+            assert (ROOT / tool).is_file(), f"no {tool}"
         case ["python" | "python3", tool, *argv] if tool.startswith("tools/"):
             assert (ROOT / tool).is_file(), f"no {tool}"
             parse(Path(tool).stem, argv)
@@ -110,6 +112,7 @@ def test_a_synopsis_is_left_out() -> None:
         "detector train d --stepz 3",
         "detector eval m d --split tset",
         "python tools/nowhere.py d",
+        "python tools/experiments/nowhere.py d",
         "python -m detector train --no-such-option",
         "python tools/train.py d --lr high",
     ],

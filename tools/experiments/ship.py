@@ -240,14 +240,14 @@ def _card(entry: Entry, options: argparse.Namespace, scores: EvalOutcome, full: 
 
 def _seen(columns: Columns) -> list[str]:
     """What the training pictures were like; of others nothing is known."""
-    heights, widths = columns.sizes_hw[:, 0], columns.sizes_hw[:, 1]
+    sizes = sorted({f"{width}x{height}" for height, width in columns.sizes_hw.tolist()})
     boxes = columns.boxes[~columns.is_crowd]
     sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]))
     low, high = np.quantile(sides, (0.05, 0.95))
     most = int(np.diff(columns.offsets).max())
     return [
-        f"Trained on {len(columns)} pictures from one source, of {widths.min()}x{heights.min()} to "
-        f"{widths.max()}x{heights.max()} pixels. Other cameras, colours and magnifications were not tried.",
+        f"Trained on {len(columns)} pictures of {sizes[0] if len(sizes) == 1 else 'several sizes'}"
+        f"{' pixels' if len(sizes) == 1 else ''}. Other sources, cameras and colours were not tried.",
         f"Nine in ten of its objects had a side (root of the area) of {low:.0f} to {high:.0f} pixels; at most {most} "
         "stood in a picture.",
     ]
