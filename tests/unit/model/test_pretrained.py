@@ -1,12 +1,14 @@
 """What may be given to --init, and what is refused."""
 
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 
 from detector import recipes
@@ -173,82 +175,113 @@ def timm_resnet(blocks: tuple[int, ...] = (2, 2, 2, 2), *, is_bottleneck: bool =
     return state
 
 
-@pytest.mark.parametrize(
-    ("backbone", "state"),
-    [("resnet18", timm_resnet()), ("resnet50", timm_resnet((3, 4, 6, 3), is_bottleneck=True))],
-    ids=["resnet18", "resnet50"],
-)
-def test_a_resnet_of_timm_fills_the_trunk(tmp_path: Path, backbone: Backbone, state: dict[str, torch.Tensor]) -> None:
+@pytest.fixture(scope="module")
+def resnet() -> dict[str, torch.Tensor]:
+    return timm_resnet()
+
+
+def test_timm_and_torchvision_name_alike(resnet: dict[str, torch.Tensor]) -> None:
+    theirs = torchvision.models.resnet18(num_classes=10).state_dict()
+    assert {name: value.shape for name, value in theirs.items()} == {
+        name: value.shape for name, value in resnet.items()
+    }
+
+
+@pytest.mark.parametrize(("backbone", "is_timm"), [("resnet18", True), ("resnet34", False), ("resnet50", True)])
+def test_a_resnet_fills_the_trunk(
+    tmp_path: Path, resnet: dict[str, torch.Tensor], backbone: Backbone, is_timm: bool
+) -> None:
+    state = resnet
+    if not is_timm:
+        state = torchvision.models.resnet34(num_classes=3).state_dict()
+    elif backbone == "resnet50":
+        state = timm_resnet((3, 4, 6, 3), is_bottleneck=True)
     config = replace(SMALL, model=replace(SMALL.model, backbone=backbone))
     model = fresh(config=config)
-    torch.save(state, tmp_path / "timm.pth")
-    loaded = start(model, tmp_path / "timm.pth", config)
+    torch.save(state, tmp_path / "w.pth")
+    loaded = start(model, tmp_path / "w.pth", config)
     own = model.backbone.state_dict()
     assert set(loaded.taken) == {f"backbone.{name}" for name in own if "num_batches" not in name}
-    assert all(
-        torch.equal(own[name], value) for name, value in state.items() if "fc." not in name and "num_" not in name
-    )
+    for name in loaded.taken:
+        trunk = name.removeprefix("backbone.")
+        assert torch.equal(own[trunk], state[trunk])
     counts, left = loaded.lines()
     assert f"backbone {len(loaded.taken)} of {len(loaded.taken)}" in counts
     assert "neck 0 of 14" in counts
     assert left == "weights: left in the file: fc.weight, fc.bias"
 
 
-def under(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+State = dict[str, torch.Tensor]
+
+
+def under(prefix: str, state: State) -> State:
     return {prefix + name: value for name, value in state.items()}
 
 
-RESNET = timm_resnet()
-OTHER = timm_resnet()
-
-
 @pytest.mark.parametrize(
-    ("content", "where"),
+    ("wrap", "where"),
     [
-        (under("module.", RESNET), ""),
-        (under("backbone.", RESNET), ""),
-        (under("model.", RESNET) | {"head.weight": torch.zeros(3)}, ""),
-        ({"state_dict": under("module.backbone.", RESNET), "epoch": 3}, "(state_dict)"),
-        ({"model": OTHER, "model_ema": {**under("module.", RESNET), "n_averaged": torch.tensor(4)}}, "(model_ema)"),
-        ({"ema": {"module": RESNET, "updates": 9}, "model": OTHER}, "(ema.module)"),
-        ({"model": RESNET, "ema": None, "optimizer": {"state": {}}}, "(model)"),
-        ({"state_dict": OTHER, "state_dict_ema": RESNET}, "(state_dict_ema)"),
+        (lambda wanted, _: under("module.", wanted), ""),
+        (lambda wanted, _: under("backbone.", wanted), ""),
+        (lambda wanted, _: under("model.", wanted) | {"head.weight": torch.zeros(3)}, ""),
+        (lambda wanted, _: {"state_dict": under("module.backbone.", wanted), "epoch": 3}, "(state_dict)"),
+        (
+            lambda wanted, other: {
+                "model": other,
+                "model_ema": under("module.", wanted) | {"n_averaged": torch.ones(1)},
+            },
+            "(model_ema)",
+        ),
+        (lambda wanted, other: {"ema": {"module": wanted, "updates": 9}, "model": other}, "(ema.module)"),
+        (lambda wanted, _: {"model": wanted, "ema": None, "optimizer": {"state": {}}}, "(model)"),
+        (lambda wanted, other: {"state_dict": other, "state_dict_ema": wanted}, "(state_dict_ema)"),
     ],
 )
 def test_what_a_training_wraps_around_weights_is_taken_off(
-    tmp_path: Path, content: dict[str, object], where: str
+    tmp_path: Path, resnet: State, wrap: Callable[[State, State], dict[str, object]], where: str
 ) -> None:
-    torch.save(content, tmp_path / "w.pth")
+    other = {name: torch.zeros_like(value) for name, value in resnet.items()}
+    torch.save(wrap(resnet, other), tmp_path / "w.pth")
     model = fresh()
     assert start(model, tmp_path / "w.pth").source == f"{tmp_path / 'w.pth'} {where}".strip()
-    assert torch.equal(model.backbone.conv1.weight, RESNET["conv1.weight"])
+    assert torch.equal(model.backbone.conv1.weight, resnet["conv1.weight"])
 
 
-def changed(drop: str, **more: torch.Tensor) -> dict[str, torch.Tensor]:
-    new = {name.replace("__", "."): value for name, value in more.items()}
-    return {name: value for name, value in RESNET.items() if not drop or not name.startswith(drop)} | new
+def without(prefix: str, state: State) -> State:
+    return {name: value for name, value in state.items() if not name.startswith(prefix)}
 
 
 @pytest.mark.parametrize(
-    ("state", "said"),
+    ("change", "said"),
     [
         (
-            changed("conv1", conv1__0__weight=torch.zeros(32, 3, 3, 3)),
+            lambda state: without("conv1", state) | {"conv1.0.weight": torch.zeros(32, 3, 3, 3)},
             r"no resnet18 .*several convolutions.*resnet50d",
         ),
-        (changed("", layer1__0__se__fc1__weight=torch.zeros(8)), r"it has layer1\.0\.se\.fc1\.weight; give other"),
-        (changed("", layer2__0__downsample__2__weight=torch.zeros(8)), r"it has layer2\.0\.downsample\.2\.weight"),
         (
-            changed("", conv1__weight=torch.zeros(64, 1, 7, 7)),
-            r"conv1\.weight is \[64, 1, 7, 7\], wanted is \[64, 3",
+            lambda state: state | {"layer1.0.se.fc1.weight": torch.zeros(8)},
+            r"it has layer1\.0\.se\.fc1\.weight; give other",
         ),
-        (changed("bn1.running_mean"), r"it has no bn1\.running_mean"),
-        (timm_resnet((3, 4, 6, 3)), r"a resnet34, this model's a resnet18; set model\.backbone=resnet34"),
-        (under("student.", RESNET) | under("teacher.", RESNET), r"holds 2 ResNets, under 'student\.', 'teacher\.'"),
+        (
+            lambda state: state | {"layer2.0.downsample.2.weight": torch.zeros(8)},
+            r"it has layer2\.0\.downsample\.2\.weight",
+        ),
+        (
+            lambda state: state | {"conv1.weight": torch.zeros(64, 1, 7, 7)},
+            r"conv1\.weight is \[64, 1, 7, 7\], wanted is \[64, 3, 7, 7\]",
+        ),
+        (lambda state: without("bn1.running_mean", state), r"it has no bn1\.running_mean"),
+        (lambda _: timm_resnet((3, 4, 6, 3)), r"a resnet34, this model's a resnet18; set model\.backbone=resnet34"),
+        (
+            lambda state: under("student.", state) | under("teacher.", state),
+            r"holds 2 ResNets, under 'student\.', 'teacher\.'",
+        ),
     ],
 )
-def test_another_trunk_is_refused_by_what_it_has(tmp_path: Path, state: dict[str, torch.Tensor], said: str) -> None:
-    torch.save(state, tmp_path / "w.pth")
+def test_another_trunk_is_refused_by_what_it_has(
+    tmp_path: Path, resnet: State, change: Callable[[State], State], said: str
+) -> None:
+    torch.save(change(resnet), tmp_path / "w.pth")
     model = fresh()
     before = model.backbone.conv1.weight.clone()
     with pytest.raises(CheckpointError, match=said):
