@@ -97,7 +97,7 @@ _PYRAMID = (
     (re.compile(r"backbone\.fpn\.layer_blocks\.(\d+)\.(?:0\.)?(\w+)"), r"neck.output.\1.\2"),
     (re.compile(r"backbone\.fpn\.extra_blocks\.p6\.(\w+)"), r"neck.extra.0.\1"),
     (re.compile(r"backbone\.fpn\.extra_blocks\.p7\.(\w+)"), r"neck.extra.1.\1"),
-    (re.compile(r"backbone\.body\.(.+)"), r"backbone.\1"),
+    (re.compile(r"backbone\.body\.(?!fc\.)(.+)"), r"backbone.\1"),
     (re.compile(r"head\.classification_head\.cls_logits\.(\w+)"), r"heads.classification.output.\1"),
     (re.compile(r"head\.regression_head\.bbox_reg\.(\w+)"), r"heads.box.output.\1"),
 )

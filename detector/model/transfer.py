@@ -112,16 +112,21 @@ def _differences(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> It
             yield f"{word} is {_shape(theirs[name])}, wanted is {_shape(ours[name])}"
 
 
+_LEVEL = re.compile(r"neck\.(lateral|output)\.(\d+)\.(\w+)")
+_TOWER = re.compile(r"heads\.(\w+)\.tower\.(\d+)\.(\w+)")
+
+
 def _moved(name: str, origin: Origin, config: ModelConfig) -> str:
     """The name that a level or a layer of a tower has in this network."""
-    words = name.split(".")
+    if level := _LEVEL.fullmatch(name):
+        shift = origin.first_level - config.pyramid.first_level
+        return f"neck.{level[1]}.{int(level[2]) + shift}.{level[3]}"
     normed = {head.name: head.tower.norm == "group" for head in config.heads}
-    if words[0] == "neck" and words[1] in ("lateral", "output"):
-        words[2] = str(int(words[2]) + origin.first_level - config.pyramid.first_level)
-    elif words[0] == "heads" and words[2] == "tower" and words[1] in normed:
-        block, part = divmod(int(words[3]), block_length(has_norm=words[1] in origin.normed_towers))
-        words[3] = str(block * block_length(has_norm=normed[words[1]]) + part)
-    return ".".join(words)
+    if (layer := _TOWER.fullmatch(name)) and layer[1] in normed:
+        block, part = divmod(int(layer[2]), block_length(has_norm=layer[1] in origin.normed_towers))
+        index = block * block_length(has_norm=normed[layer[1]]) + part
+        return f"heads.{layer[1]}.tower.{index}.{layer[3]}"
+    return name
 
 
 def _fit_outputs(
@@ -140,7 +145,8 @@ def _fit_outputs(
         elif head.kind == "box":
             units = [theirs / ours for theirs, ours in zip(origin.delta_std, config.model.delta_std, strict=True)]
             for name in names:
-                state[name] = _scaled(state[name], units)
+                if state[name].shape == own[name].shape:
+                    state[name] = _scaled(state[name], units)
         elif head.kind == "classification" and names:
             yield from _fit_classes(state, own, origin, config, classes, names)
 
@@ -172,7 +178,8 @@ def _fit_classes(
     places = class_outputs.same_names(classes, theirs)
     for name in names:
         old = state.pop(name)
-        if places and old.shape[1:] == own[name].shape[1:]:
+        rows = origin.num_priors * (len(theirs) + (kind == "softmax"))
+        if places and old.shape == (rows, *own[name].shape[1:]):
             state[name] = class_outputs.mapped(
                 old, own[name], places, num_priors=origin.num_priors, has_background=kind == "softmax"
             )

@@ -392,6 +392,29 @@ def test_other_priors_units_levels_and_norms(tmp_path: Path) -> None:
     assert {name.split(".")[2] for name in loaded.random} == {"output"}
 
 
+def test_tensors_that_are_nothing_of_ours_do_no_harm(tmp_path: Path, resnet: State) -> None:
+    odd = {
+        "neck.output.weight": torch.zeros(2),
+        "neck.lateral.x.weight": torch.zeros(2),
+        "neck": torch.zeros(2),
+        "heads.box": torch.zeros(2),
+        "heads.box.tower.x.weight": torch.zeros(2),
+        "heads.box.output.weight": torch.zeros(3),
+        "heads.box.output.bias": torch.tensor(1.0),
+        "heads.classification.output.bias": torch.zeros(0),
+    }
+    torch.save(under("backbone.", resnet) | odd, tmp_path / "odd.pth")
+    loaded = start(fresh(), tmp_path / "odd.pth")
+    assert {name.split(".")[0] for name in loaded.taken} == {"backbone"}
+    assert "heads.box.output.bias ([] there, [4] here)" in loaded.lines()[1]
+    detector = {
+        name.replace("backbone.", "backbone.body."): value for name, value in under("backbone.", resnet).items()
+    }
+    torch.save(detector | {"head.classification_head.cls_logits.bias": torch.zeros(830)}, tmp_path / "odd.pth")
+    loaded = start(fresh(), tmp_path / "odd.pth")
+    assert {name.split(".")[0] for name in loaded.taken} == {"backbone"}
+
+
 def test_shapes_that_differ_are_named(tmp_path: Path) -> None:
     wide = replace(SMALL, model=replace(SMALL.model, pyramid=PyramidConfig(last_level=6, width=128)))
     loaded = start(fresh(), saved(tmp_path / "m.safetensors", ("a", "b"), wide))
