@@ -211,6 +211,19 @@ def test_a_resnet_fills_the_trunk(
     assert left == "weights: left in the file: fc.weight, fc.bias"
 
 
+def test_norms_that_are_held_still_take_the_same_statistics(tmp_path: Path, resnet: dict[str, torch.Tensor]) -> None:
+    torch.save(resnet, tmp_path / "w.pth")
+    images = torch.rand(1, 3, 64, 64)
+    features: list[torch.Tensor] = []
+    for norm in ("live", "frozen"):
+        config = replace(SMALL, model=replace(SMALL.model, batch_norm=norm))
+        model = fresh(config=config).eval()
+        assert not any(name.startswith("backbone.") for name in start(model, tmp_path / "w.pth", config).random)
+        with torch.no_grad():
+            features.append(model.backbone(images)[-1])
+    torch.testing.assert_close(features[0], features[1], rtol=1e-4, atol=1e-4 * features[0].abs().max().item())
+
+
 State = dict[str, torch.Tensor]
 
 
