@@ -124,7 +124,7 @@ class Train:
     smoke: Annotated[bool, conf.arg(help_behavior_hint="")] = False
     """Learn eight images by heart and say PASS, or what is wrong; nothing is written."""
     init: Annotated[str, conf.arg(metavar="imagenet|none|FILE")] = "none"
-    """First weights. imagenet downloads the trunk once; FILE is a model file."""
+    """First weights. imagenet downloads the trunk once; FILE is a model file, or one of torchvision or timm."""
     teacher: Annotated[Path | None, shown("FILE")] = None
     """Trained model of the same classes to learn from besides."""
     heads: Annotated[Literal["joint", "sequential"] | None, shown("joint|sequential")] = None

@@ -3,6 +3,7 @@
 from detector.run.batch_size import Auto
 from detector.run.comparing import CompareOutcome, compare
 from detector.run.data_paths import DataPaths
+from detector.run.exporting import ExportOutcome, export
 from detector.run.forecasting import Forecast
 from detector.run.predicting import predict
 from detector.run.reporting import ReportOutcome, report
@@ -16,6 +17,7 @@ __all__ = [
     "CompareOutcome",
     "DataPaths",
     "EvalOutcome",
+    "ExportOutcome",
     "Forecast",
     "ReportOutcome",
     "SmokeOutcome",
@@ -23,6 +25,7 @@ __all__ = [
     "compare",
     "evaluate",
     "evaluate_files",
+    "export",
     "forecast",
     "predict",
     "replay",
