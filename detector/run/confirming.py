@@ -7,14 +7,13 @@ The results stay beside the model, where `detector report` looks for them.
 import json
 import tempfile
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, cast
 
 import numpy as np
 import torch
 
-from detector import progress
 from detector.config import RunConfig
 from detector.data.layout import SplitFiles
 from detector.errors import CheckpointError, ConfigError
@@ -62,8 +61,8 @@ def confirm(
     """
     streams = RandomStreams.capture()
     try:
-        with _at_hand(folder.best, world) as best, _shown(world) as show:
-            seen = scoring.look([best], split, world, show=show, should_stop=should_stop, dtype=dtype)
+        with _at_hand(folder.best, world) as best:
+            seen = scoring.look([best], split, world, should_stop=should_stop, dtype=dtype)
     finally:
         streams.restore()  # building a network draws its first weights
     error: CheckpointError | None = None
@@ -153,7 +152,3 @@ def _at_hand(best: Path, world: World) -> Generator[Path]:
         copy = Path(folder, best.name)
         copy.write_bytes(content)
         yield copy
-
-
-def _shown(world: World) -> Any:
-    return progress.shown("confirming the scores") if world.is_first else nullcontext()
