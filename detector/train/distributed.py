@@ -78,6 +78,14 @@ class World:
         torch.distributed.all_gather_object(values, value)
         return cast("list[T]", values)
 
+    def to_first(self, value: T) -> list[T]:
+        """What each process has, in the order of ranks, for the first; nothing for the others."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.size if self.is_first else None
+        torch.distributed.gather_object(value, values, dst=0)
+        return cast("list[T]", values or [])
+
 
 @contextmanager
 def joined(device: torch.device) -> Generator[World]:

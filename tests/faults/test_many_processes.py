@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from detector.predict import output
 from detector.train.checkpoint import Store
 from tests.faults import many
 from tests.faults.conftest import ROOT, RUN, STEPS, steps, weights_sum
@@ -112,6 +114,30 @@ def test_two_processes_score_as_one(data: Path, tmp_path: Path, of_two: Path) ->
         # Other batches round otherwise.
         assert [*a["bbox"], a["score"]] == pytest.approx([*b["bbox"], b["score"]], rel=1e-4, abs=1e-4)
     assert said[0] == said[1]
+
+
+def test_two_processes_predict_the_very_files_of_one(data: Path, tmp_path: Path, of_two: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(3):
+        for file in sorted((data / "images").iterdir()):
+            shutil.copy(file, images / f"{number}-{file.name}")
+    assert len([*images.iterdir()]) > 2 * output.BATCH_SIZE  # three batches: one process has none in the second round
+    (images / "1-unreadable.png").write_bytes(b"no image")
+    said: list[str] = []
+    found: list[dict[str, bytes]] = []
+    for size in (1, 2):
+        out = tmp_path / str(size)
+        words = ("predict", str(of_two / "last.safetensors"), str(images), "--out", str(out), "--score", "0.01")
+        ended = many.run(*words, "--device", "cpu", logs=out, size=size)
+        assert ended.codes == (0,) * size, ended.said
+        assert ended.said[1:] == ("",) * (size - 1)
+        said.append(ended.said[0].replace(str(out), ""))
+        found.append({file.name: file.read_bytes() for file in out.iterdir()})
+    assert "unreadable" in said[0]
+    assert said[1] == said[0]
+    assert found[1] == found[0]
+    assert len(json.loads(found[0]["predictions.json"])) > 0
 
 
 def test_torchrun_starts_them_again(data: Path, tmp_path: Path, of_two: Path) -> None:
