@@ -61,12 +61,12 @@ class Replay:
 def write(
     folder: Path, suspect: Suspect, learner: Learner, trained: TrainedModel, precision: str, images: Sequence[str]
 ) -> Path:
-    """Write the step down.
+    """Write the step down, whose batch is in host memory.
 
     Raises:
         OSError: the disk is full.
     """
-    batch = suspect.batch.to(torch.device("cpu"))
+    batch = suspect.batch
     content = {
         "format": FORMAT,
         "config": config_file.dump(trained.config),

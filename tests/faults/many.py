@@ -33,9 +33,11 @@ def train(
     size: int = 2,
     faults: Mapping[int, str] | None = None,
     awaited: Sequence[int] | None = None,
+    marker: Path | None = None,
 ) -> Ended:
     """`detector train` by several processes."""
-    return run("train", str(data), "--out", str(out), *options, logs=out, size=size, faults=faults, awaited=awaited)
+    words = ("train", str(data), "--out", str(out), *options)
+    return run(*words, logs=out, size=size, faults=faults, awaited=awaited, marker=marker)
 
 
 def run(
@@ -44,6 +46,7 @@ def run(
     size: int = 2,
     faults: Mapping[int, str] | None = None,
     awaited: Sequence[int] | None = None,
+    marker: Path | None = None,
 ) -> Ended:
     """A command by several processes, each of which may have a fault and writes what it says beside `logs`.
 
@@ -56,6 +59,7 @@ def run(
         "LOCAL_WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
+        "FAULT_MARKER": str(marker),
     }
     processes = [
         CONTEXT.Process(
