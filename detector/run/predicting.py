@@ -42,7 +42,7 @@ def predict(
         images = world.share(find_images(sources) if world.is_first else [])
         # On a CPU a larger batch is no faster, and the last one would have to be filled.
         at_once = 1 if world.device.type == "cpu" else min(output.BATCH_SIZE, len(images))
-        found = _load(checkpoints, world, at_once if compile_network else None, say)
+        found = _load(checkpoints, world, at_once if compile_network else None, say if world.is_first else _no_one)
         outcome: PredictOutcome | None = None
         if world.is_first:
             with progress.shown("predicting") as show:
@@ -54,10 +54,13 @@ def predict(
     return Predicted(outcome=outcome, is_first=world.is_first)
 
 
+def _no_one(line: str) -> None:
+    """Hears it."""
+
+
 def _load(checkpoints: Sequence[Path], world: World, compile_for: int | None, say: Callable[[str], None]) -> Detector:
     models = [model_file.load(checkpoint, world.device) for checkpoint in checkpoints]
     # The first one's choice: the probe of another process may find otherwise.
     dtypes = world.share([precision.resolve(model.config.precision, world.device) for model in models])
-    told = say if world.is_first else (lambda _: None)
     names = [str(checkpoint) for checkpoint in checkpoints]
-    return Detector(finder.assemble(models, names, dtypes=dtypes, compile_for=compile_for, say=told))
+    return Detector(finder.assemble(models, names, dtypes=dtypes, compile_for=compile_for, say=say))

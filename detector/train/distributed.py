@@ -13,6 +13,8 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.distributed import PrefixStore  # pyright: ignore[reportPrivateImportUsage]
+from torch.distributed.rendezvous import rendezvous  # pyright: ignore[reportUnknownVariableType] - of its options
 
 from detector.errors import ConfigError, DetectorError
 from detector.train import heartbeat
@@ -106,9 +108,9 @@ def joined(device: torch.device) -> Generator[World]:
         device=_own_device(device, _of_environment("LOCAL_RANK", 0)),
     )
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
-    store, rank, size = next(torch.distributed.rendezvous("env://", timeout=PATIENCE))
+    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
     # Of this start: where torchrun keeps the store, the addresses of the processes before stand in it.
-    store = torch.distributed.PrefixStore(f"detector/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    store = PrefixStore(f"detector/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     torch.distributed.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     # Not destroyed where the block raises: NCCL would wait for those that are still at work.
     with heartbeat.kept(world.rank, world.size):

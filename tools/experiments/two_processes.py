@@ -1,14 +1,14 @@
 """Measure what it costs that two processes on one CPU train one model.
 
-A process has one thread, as many images and the same made batch in all ways but the first:
+Three ways take turns, on made batches and without a loader:
 
-    one process     twice the images on two threads: what the machine does without torchrun
-    apart           two processes at a time that know nothing of one another: the work without the exchange
+    one process     the whole batch on two threads: what the machine does without torchrun
+    apart           two processes at a time with one thread and half of the images each, each for itself
     together        the same two by DistributedDataParallel over gloo, agreeing once a step as the training loop does
 
-What `together` takes beyond `apart` is the exchange. The ways take turns; the median step of all rounds counts.
+What `together` takes beyond `apart` is the exchange. Of each way, the median step of all rounds counts.
 
-    OMP_NUM_THREADS=1 python tools/experiments/two_processes.py --rounds 5 --steps 20
+    OMP_NUM_THREADS=1 python tools/experiments/two_processes.py
 
 It wants a machine with two idle cores, and writes nothing but its answer.
 """
@@ -32,6 +32,7 @@ import torch
 from detector import config_file, recipes
 from detector.benchmark import heads
 from detector.model import detector as network
+from detector.recipes import RecipeName
 from detector.train import distributed
 from detector.train.agreement import Agreement
 from detector.train.clock import Clock
@@ -42,14 +43,13 @@ from detector.types import Preprocess
 
 Way = Literal["one process", "apart", "together"]
 WAYS: tuple[Way, ...] = ("one process", "apart", "together")
-OBJECTS = 8  # of an image
 WARM_UP = 3  # steps
 ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    recipe: str
+    recipe: RecipeName
     image_size: int
     images: int
     """Of a process."""
@@ -72,7 +72,7 @@ class Timed:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="small", help="one of detector.recipes")
+    parser.add_argument("--recipe", default="small", choices=recipes.NAMES)
     parser.add_argument("--image-size", type=int, default=320)
     parser.add_argument("--images", type=int, default=4, help="of a process")
     parser.add_argument("--steps", type=int, default=20, help="of a round, after a few that do not count")
@@ -138,7 +138,7 @@ def _work(settings: Settings, way: Way, meet: Path) -> Timed:
     images = settings.images * (2 if way == "one process" else 1)
     with distributed.joined(torch.device("cpu")) as world:
         learner = _learner(settings, world)
-        made = heads.Settings(batch_size=images, image_size=settings.image_size, objects_per_image=OBJECTS)
+        made = heads.Settings(batch_size=images, image_size=settings.image_size)
         batch = heads.synthetic_batch(made, seed=world.rank)
         agreement = Agreement(world, Clock(), Requests())
         steps: list[float] = []
@@ -198,7 +198,7 @@ def _learner(settings: Settings, world: World) -> Learner:
     config = config_file.override(recipes.make(settings.recipe), changes)
     torch.manual_seed(0)
     canvas = (settings.image_size, settings.image_size)
-    model = network.build(config, num_classes=heads.Settings.num_classes, preprocess=Preprocess(canvas_hw=canvas))
+    model = network.build(config, num_classes=heads.NUM_CLASSES, preprocess=Preprocess(canvas_hw=canvas))
     return Learner(model, config, dtype=torch.float32, world=world)
 
 
