@@ -175,6 +175,9 @@ FORGED = {
     "a spread of nothing": (inside("preprocess", "std", [0, 1, 1]), "three finite numbers"),
     "an average that is none": (instead("preprocess", '{"canvas_hw": [64, 96], "mean": [NaN, 1, 1]}'), "finite"),
     "more than white": (inside("preprocess", "padding", 300), "between 0 and 255"),
+    "a threshold for one class of three": (instead("thresholds", "[0.5]"), "are not 3 numbers between 0 and 1"),
+    "a threshold that nothing reaches": (instead("thresholds", "[0.5, 2, 0.5]"), "are not 3 numbers between 0 and 1"),
+    "a threshold that is none": (instead("thresholds", "[0.5, NaN, 0.5]"), "are not 3 numbers between 0 and 1"),
     "a threshold of 400 digits": (instead("thresholds", f"[1, 1, 1{'0' * 400}]"), "incomplete"),
 }  # fmt: skip
 

@@ -59,6 +59,19 @@ def test_code_in_a_pickle_does_not_run(tmp_path: Path, monkeypatch: pytest.Monke
     assert not (tmp_path / "pwned").exists()
 
 
+def test_what_is_fetched_is_checked_by_its_hash_and_holds_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    def fetch(url: str, **options: object) -> dict[str, torch.Tensor]:
+        assert url.startswith("https://download.pytorch.org/")
+        asked.append(options)
+        return {"conv1.weight": torch.zeros(64, 3, 7, 7)}
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+    assert pretrained.initialise(fresh(), "imagenet", SMALL) is not None
+    assert [(options["check_hash"], options["weights_only"]) for options in asked] == [(True, True)]
+
+
 def saved(path: Path) -> Path:
     label_map = LabelMap(names=("a", "b"), category_ids=(1, 2))
     preprocess = Preprocess(canvas_hw=(64, 64))
