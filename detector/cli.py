@@ -200,7 +200,7 @@ def _predict(options: forms.Predict) -> Answer:
 
     from detector import run
 
-    predicted = run.predict(
+    outcome = run.predict(
         options.checkpoints,
         options.sources,
         out=options.out,
@@ -209,7 +209,6 @@ def _predict(options: forms.Predict) -> Answer:
         compile_network=options.compile,
         say=lambda line: _note("predict", line),
     )
-    outcome = predicted.outcome
     return Answer(
         text=f"objects   {outcome.num_detections} in {outcome.num_images} images\npictures  {outcome.folder}",
         values={
@@ -219,7 +218,7 @@ def _predict(options: forms.Predict) -> Answer:
             "unreadable": list(outcome.unreadable),
         },
         warnings=tuple(f"left out: {reason}" for reason in outcome.unreadable),
-        is_said=predicted.is_first,
+        is_said=outcome.is_first,
     )
 
 

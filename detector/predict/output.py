@@ -40,6 +40,7 @@ class PredictOutcome:
     num_images: int  # that could be read
     num_detections: int
     unreadable: tuple[str, ...]  # why, for each image that could not; the file stands first
+    is_first: bool = True  # whether this is the process of several that wrote it
 
 
 class Crew(Protocol):

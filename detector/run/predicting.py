@@ -1,7 +1,7 @@
 """Find objects in images; of several processes each looks at some of them."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from detector import progress
@@ -15,13 +15,6 @@ from detector.train import distributed
 from detector.train.distributed import World
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Predicted:
-    outcome: PredictOutcome
-    is_first: bool
-    """Whether this is the process of several that wrote it."""
-
-
 def predict(
     checkpoints: Sequence[Path],
     sources: Sequence[str],
@@ -31,7 +24,7 @@ def predict(
     device: str,
     compile_network: bool = False,
     say: Callable[[str], None] = lambda _: None,
-) -> Predicted:
+) -> PredictOutcome:
     """Find objects in images and write annotated pictures and `predictions.json`.
 
     What several models find is fused; their classes are matched by name. Without a score the model's own
@@ -51,7 +44,7 @@ def predict(
             output.assist(found, images, world, score=score)
         outcome = world.share(outcome)
     assert outcome is not None
-    return Predicted(outcome=outcome, is_first=world.is_first)
+    return dataclasses.replace(outcome, is_first=world.is_first)
 
 
 def _no_one(line: str) -> None:

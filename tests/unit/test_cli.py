@@ -87,7 +87,9 @@ class Run:
             case "smoke":
                 return SimpleNamespace(text=lambda: "the verdict", values=dict, passed=self.passed)
             case _:
-                return SimpleNamespace(folder=self.folder, num_images=2, num_detections=5, unreadable=(UNREADABLE,))
+                return SimpleNamespace(
+                    folder=self.folder, num_images=2, num_detections=5, unreadable=(UNREADABLE,), is_first=True
+                )
 
     @property
     def only_call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
