@@ -143,6 +143,8 @@ def test_imagenet_that_cannot_be_had_is_one_sentence(monkeypatch: pytest.MonkeyP
 def test_refuses_what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such weights file"):
         pretrained.initialise(fresh(), str(tmp_path / "gone.pth"), SMALL)
+    with pytest.raises(CheckpointError, match="no such weights file"):
+        pretrained.initialise(fresh(), "/dev/zero", SMALL)
     torch.save({"conv1.weight": torch.zeros(2, 2)}, tmp_path / "odd.pth")
     with pytest.raises(CheckpointError, match="not one of its 1 tensors fits"):
         pretrained.initialise(fresh(), str(tmp_path / "odd.pth"), SMALL)
