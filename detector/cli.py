@@ -224,6 +224,7 @@ def _predict(options: forms.Predict) -> Answer:
             "unreadable": list(outcome.unreadable),
         },
         warnings=tuple(f"left out: {reason}" for reason in outcome.unreadable),
+        is_said=outcome.is_first,
     )
 
 

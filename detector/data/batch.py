@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from detector.types import Batch, Placement, Sample, Targets
 
@@ -36,6 +38,39 @@ def collate(items: Sequence[Item]) -> Batch:
         placements=tuple(item.placement for item, _ in present),
         unreadable=tuple(dict.fromkeys(reason for item in items for reason in item.unreadable)),
     )
+
+
+def join(parts: Sequence[Batch]) -> Batch:
+    """The batch of which these are the parts, in their order."""
+    most = max(part.targets.boxes.shape[1] for part in parts)
+    has_crowd = any(part.targets.is_crowd is not None for part in parts)
+    padded = [_padded(part.targets, most) for part in parts]
+    return Batch(
+        images=torch.cat([part.images for part in parts]),
+        targets=Targets(
+            boxes=torch.cat([one.boxes for one in padded]),
+            labels=torch.cat([one.labels for one in padded]),
+            is_object=torch.cat([one.is_object for one in padded]),
+            is_crowd=torch.cat([_crowd(one) for one in padded]) if has_crowd else None,
+        ),
+        indices=torch.cat([part.indices for part in parts]),
+        placements=tuple(placement for part in parts for placement in part.placements),
+        unreadable=tuple(dict.fromkeys(reason for part in parts for reason in part.unreadable)),
+    )
+
+
+def _padded(targets: Targets, length: int) -> Targets:
+    missing = length - targets.boxes.shape[1]
+    return Targets(
+        boxes=F.pad(targets.boxes, (0, 0, 0, missing)),
+        labels=F.pad(targets.labels, (0, missing)),
+        is_object=F.pad(targets.is_object, (0, missing)),
+        is_crowd=F.pad(_crowd(targets), (0, missing)),
+    )
+
+
+def _crowd(targets: Targets) -> Tensor:
+    return torch.zeros_like(targets.is_object) if targets.is_crowd is None else targets.is_crowd
 
 
 def _pad(samples: Sequence[Sample]) -> Targets:

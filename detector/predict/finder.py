@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from detector.data import letterbox
-from detector.model import inference, precision
+from detector.model import compiled, inference, precision
 from detector.model.model_file import TrainedModel
 from detector.predict import ensemble
 from detector.types import Detections, LabelMap, Placement, Preprocess
@@ -53,13 +53,12 @@ class OneModel:
     """Images that go through the network at once, where it was compiled for that; None is any number."""
 
     @classmethod
-    def of(cls, trained: TrainedModel, *, batch_size: int | None = None) -> Self:
+    def of(cls, trained: TrainedModel, *, dtype: torch.dtype | None = None, batch_size: int | None = None) -> Self:
         config = trained.config
         # Other heads may scale the scores.
         plain = all(head.kind in ("classification", "box") for head in config.model.heads)
-        dtype = precision.resolve(config.precision, next(trained.model.parameters()).device)
         return cls(
-            detect=partial(inference.detect, trained, dtype=dtype),
+            detect=partial(inference.detect, trained, dtype=dtype or _dtype(trained)),
             label_map=trained.label_map,
             preprocess=trained.preprocess,
             one_of_classes=plain and config.loss.classification == "categorical",
@@ -107,3 +106,44 @@ class FusedModels:
             ensemble.combine(found, self._maps, self.label_map, max_detections=self._limit)
             for found in zip(*(model.find(images) for model in self._models), strict=True)
         ]
+
+
+def assemble(
+    models: Sequence[TrainedModel],
+    sources: Sequence[str],
+    *,
+    dtypes: Sequence[torch.dtype] | None = None,
+    compile_for: int | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Finder:
+    """What finds objects with these models, whose files are `sources`.
+
+    Args:
+        models: On their devices.
+        sources: For errors.
+        dtypes: Of the convolutions of each; None for what its settings say.
+        compile_for: Images at once for which torch.compile is tried and kept if it is faster.
+        say: Told what came of it.
+
+    Raises:
+        ConfigError: two classes of several models share a category id.
+    """
+    of_each = dtypes or [_dtype(trained) for trained in models]
+    ones = [_one_model(trained, dtype, compile_for, say) for trained, dtype in zip(models, of_each, strict=True)]
+    return ones[0] if len(ones) == 1 else FusedModels(ones, sources)
+
+
+def _one_model(
+    trained: TrainedModel, dtype: torch.dtype, compile_for: int | None, say: Callable[[str], None]
+) -> OneModel:
+    if compile_for is None:
+        return OneModel.of(trained, dtype=dtype)
+    device = next(trained.model.parameters()).device
+    images = torch.zeros(compile_for, 3, *trained.preprocess.canvas_hw, dtype=torch.uint8, device=device)
+    trial = compiled.for_inference(trained.model, images, dtype=dtype)
+    say(trial.sentence())
+    return OneModel.of(trained, dtype=dtype, batch_size=compile_for if trial.pays else None)
+
+
+def _dtype(trained: TrainedModel) -> torch.dtype:
+    return precision.resolve(trained.config.precision, next(trained.model.parameters()).device)

@@ -1,11 +1,16 @@
-"""Predict many images into a folder: annotated pictures and one `predictions.json`."""
+"""Predict many images into a folder: annotated pictures and one `predictions.json`.
 
+Of several processes each looks at some of the batches, and the first writes. A batch has the same images for any number
+of processes, so that the results are the same to the last bit.
+"""
+
+import io
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +23,9 @@ from detector.geometry import boxes as box_math
 from detector.out_folder import OutFolder
 from detector.predict import draw
 from detector.predict.predictor import Detector
-from detector.types import Detections, LabelMap
+from detector.types import Detections
+
+T = TypeVar("T")
 
 BATCH_SIZE = 8  # images the model sees at once
 _PREDICTIONS = "predictions.json"
@@ -33,14 +40,43 @@ class PredictOutcome:
     num_images: int  # that could be read
     num_detections: int
     unreadable: tuple[str, ...]  # why, for each image that could not; the file stands first
+    is_first: bool = True  # whether this is the process of several that wrote it
+
+
+class Crew(Protocol):
+    """The processes that look at the images together."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    def to_first(self, value: T) -> list[T]:
+        """What each process has, in the order of ranks, for the first; nothing for the others."""
+        ...
+
+
+class _Alone:
+    rank, size = 0, 1
+
+    def to_first(self, value: T) -> list[T]:
+        return [value]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Picture:
-    """One readable image on its way through the model."""
+class _Seen:
+    """What came of one image."""
 
     index: int  # in the given sequence
-    pixels: NDArray[np.uint8]
+    picture: bytes  # a JPEG
+    records: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Looked:
+    """What came of one batch; of none, where a process has no more of them than another."""
+
+    seen: tuple[_Seen, ...] = ()
+    unreadable: tuple[str, ...] = ()
 
 
 def write(
@@ -52,6 +88,7 @@ def write(
     batch_size: int = BATCH_SIZE,
     image_ids: Mapping[Path, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    crew: Crew | None = None,
 ) -> PredictOutcome:
     """Write an annotated JPEG of each image and `predictions.json`.
 
@@ -68,6 +105,7 @@ def write(
         batch_size: Images the model sees at once.
         image_ids: Id of each image; without it they count from 1 in the given order.
         progress: Called after each image with how many are done and how many there are.
+        crew: This process, the first, and those that `assist` it.
 
     Raises:
         ConfigError: the folder holds other files, or cannot be written.
@@ -79,9 +117,17 @@ def write(
         _refuse_sources(target, images)
         own = OutFolder.claim(target, "predict")
         own.clear()
-        return _write(detector, images, own, score, batch_size, ids, progress)
+        return _write(detector, images, own, score, batch_size, ids, progress, crew or _Alone())
     except OSError as error:
         raise ConfigError(f"{target}: cannot be written ({error.strerror or error}); choose another --out") from error
+
+
+def assist(
+    detector: Detector, images: Sequence[Path], crew: Crew, *, score: float | None = None, batch_size: int = BATCH_SIZE
+) -> None:
+    """Look at this process's batches while the first of the crew, with the same images, is in `write`."""
+    for looked in _looked(detector, images, score, batch_size, crew):
+        crew.to_first(looked)
 
 
 def _write(
@@ -92,6 +138,7 @@ def _write(
     batch_size: int,
     ids: Sequence[int],
     progress: Callable[[int, int], None] | None,
+    crew: Crew,
 ) -> PredictOutcome:
     file_names = _relative_names(images)
     picture_names = _picture_names(images)
@@ -99,14 +146,16 @@ def _write(
     unreadable: list[str] = []
     records: list[dict[str, Any]] = []
     num_read = 0
-    for picture, found in _predicted(detector, images, score, batch_size, unreadable):
-        i = picture.index
-        _write_picture(own.file(picture_names[i]), draw.draw(picture.pixels, found))
-        of_image = _records(found, detector.label_map, image_id=ids[i], file_name=file_names[i])
-        records += _with_probabilities(of_image, found, detector.names) if detector.one_of_classes else of_image
-        num_read += 1
-        if progress is not None:
-            progress(num_read + len(unreadable), len(images))
+    for mine in _looked(detector, images, score, batch_size, crew):
+        for looked in crew.to_first(mine):
+            unreadable += looked.unreadable
+            for seen in looked.seen:
+                i = seen.index
+                own.file(picture_names[i]).write_bytes(seen.picture)
+                records += [{"image_id": ids[i], "file_name": file_names[i], **record} for record in seen.records]
+                num_read += 1
+                if progress is not None:
+                    progress(num_read + len(unreadable), len(images))
     if num_read == 0:
         raise DataError(f"{unreadable[0] if unreadable else 'no image given'} (0 of {len(images)} images were read)")
     _write_json(own.file(_PREDICTIONS), records)
@@ -115,34 +164,40 @@ def _write(
     )
 
 
-def _predicted(
-    detector: Detector, images: Sequence[Path], score: float | None, batch_size: int, unreadable: list[str]
-) -> Iterator[tuple[_Picture, Detections]]:
-    """Pair each readable image with what was found; reasons of the others are appended to `unreadable`."""
-    waiting: list[_Picture] = []  # read, but their batch is not predicted yet
-
-    def pixels() -> Iterator[NDArray[np.uint8]]:
-        for index, path in enumerate(images):
-            try:
-                picture = _Picture(index=index, pixels=decode.read_image(path))
-            except DataError as error:
-                unreadable.append(str(error))
-                continue
-            waiting.append(picture)
-            yield picture.pixels
-
-    for found in detector.predict_many(pixels(), score=score, batch_size=batch_size):
-        yield waiting.pop(0), found
+def _looked(
+    detector: Detector, images: Sequence[Path], score: float | None, batch_size: int, crew: Crew
+) -> Iterator[_Looked]:
+    """What this process finds in its batches, as many times as every other."""
+    for start in range(0, len(images), batch_size * crew.size):
+        first = start + crew.rank * batch_size
+        yield _look(detector, range(first, min(first + batch_size, len(images))), images, score)
 
 
-def _records(found: Detections, label_map: LabelMap, *, image_id: int, file_name: str) -> list[dict[str, Any]]:
+def _look(detector: Detector, indices: Sequence[int], images: Sequence[Path], score: float | None) -> _Looked:
+    read: list[tuple[int, NDArray[np.uint8]]] = []
+    unreadable: list[str] = []
+    for index in indices:
+        try:
+            read.append((index, decode.read_image(images[index])))
+        except DataError as error:
+            unreadable.append(str(error))
+    found = detector.predict_many((pixels for _, pixels in read), score=score, batch_size=max(1, len(indices)))
+    return _Looked(
+        seen=tuple(
+            _Seen(index=index, picture=_jpeg(draw.draw(pixels, of_one)), records=_records(of_one, detector))
+            for (index, pixels), of_one in zip(read, found, strict=True)
+        ),
+        unreadable=tuple(unreadable),
+    )
+
+
+def _records(found: Detections, detector: Detector) -> list[dict[str, Any]]:
+    label_map = detector.label_map
     boxes = cast("list[list[float]]", box_math.xyxy_to_xywh(found.boxes.double()).tolist())
     scores = cast("list[float]", found.scores.double().tolist())
     labels = cast("list[int]", found.labels.tolist())
-    return [
+    records: list[dict[str, Any]] = [
         {
-            "image_id": image_id,
-            "file_name": file_name,
             "category_id": label_map.category_ids[label],
             "category_name": label_map.names[label],
             "bbox": box,
@@ -150,6 +205,7 @@ def _records(found: Detections, label_map: LabelMap, *, image_id: int, file_name
         }
         for box, score, label in zip(boxes, scores, labels, strict=True)
     ]
+    return _with_probabilities(records, found, detector.names) if detector.one_of_classes else records
 
 
 def _with_probabilities(
@@ -210,10 +266,12 @@ def _picture_names(images: Sequence[Path]) -> list[str]:
     return names
 
 
-def _write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
+def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
     picture = Image.fromarray(pixels)
     picture.thumbnail((_JPEG_SIDE, _JPEG_SIDE))  # leaves what is smaller as it is
-    picture.save(path, format="JPEG", quality=92, subsampling=0)
+    content = io.BytesIO()
+    picture.save(content, format="JPEG", quality=92, subsampling=0)
+    return content.getvalue()
 
 
 def _write_json(path: Path, records: Sequence[Mapping[str, Any]]) -> None:

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from detector.data import decode
 from detector.errors import DataError
-from detector.model import compiled, model_file, precision
 from detector.model import device as devices
-from detector.model.model_file import TrainedModel
-from detector.predict.finder import Finder, FusedModels, OneModel
+from detector.model import model_file
+from detector.predict.finder import Finder, assemble
 from detector.types import Detections, LabelMap
 
 ImageLike = str | Path | NDArray[np.uint8]
@@ -60,8 +59,8 @@ class Detector:
         """
         target = devices.resolve(device)
         paths = [Path(path), *(Path(other) for other in more)]
-        models = [_one_model(model_file.load(one, target), compile_for, say) for one in paths]
-        return cls(models[0] if len(models) == 1 else FusedModels(models, [str(one) for one in paths]))
+        models = [model_file.load(one, target) for one in paths]
+        return cls(assemble(models, [str(one) for one in paths], compile_for=compile_for, say=say))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -123,16 +122,6 @@ class Detector:
         while batch := list(islice(images, batch_size)):
             for found in self._finder.find([read_pixels(image) for image in batch]):
                 yield _at_least(found, least)
-
-
-def _one_model(trained: TrainedModel, compile_for: int | None, say: Callable[[str], None]) -> OneModel:
-    if compile_for is None:
-        return OneModel.of(trained)
-    device = next(trained.model.parameters()).device
-    images = torch.zeros(compile_for, 3, *trained.preprocess.canvas_hw, dtype=torch.uint8, device=device)
-    trial = compiled.for_inference(trained.model, images, dtype=precision.resolve(trained.config.precision, device))
-    say(trial.sentence())
-    return OneModel.of(trained, batch_size=compile_for if trial.pays else None)
 
 
 def read_pixels(image: Any) -> NDArray[np.uint8]:

@@ -35,7 +35,12 @@ def together(*children: "Html | str | int | None") -> Html:
 
 def escape(text: str) -> str:
     """Text as it is safe between tags and in quoted attributes; what cannot be seen is spelt out."""
-    return html.escape("\n".join(visible(line) for line in text.split("\n")), quote=True)
+    return html.escape(visible(text), quote=True)
+
+
+def lines(text: str) -> Html:
+    """Text of several lines, which `pre` shows as such."""
+    return Html("\n".join(escape(line) for line in text.split("\n")))
 
 
 def data_uri(content: bytes, kind: str) -> str:

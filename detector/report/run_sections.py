@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from detector.data.columns import Columns
 from detector.report import balance, document, plots
-from detector.report.html import Html, data_uri, table, tag
+from detector.report.html import Html, data_uri, lines, table, tag
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,7 @@ def repeat(facts: RunFacts) -> Html:
         "Environment and command",
         tag("pre", facts.command) if facts.command else None,
         table(["", ""], rows, numbers_from=2),
-        document.folded("All settings", tag("pre", facts.config)) if facts.config else None,
+        document.folded("All settings", tag("pre", lines(facts.config))) if facts.config else None,
     )
 
 

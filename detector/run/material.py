@@ -91,11 +91,6 @@ def _require_fit(config: RunConfig, world: World) -> None:
         )
     if config.model.batch_norm == "sync" and world.device.type == "cpu":
         raise ConfigError("model.batch_norm = sync: torch has no such norm for a CPU; set live or frozen")
-    if config.length.minutes is not None and config.data.crops.share > 0:
-        raise ConfigError(
-            "data.crops.share: several processes would end their cut-outs at different steps of a run whose length is "
-            "in minutes; give --epochs or --steps, or set data.crops.share to 0"
-        )
 
 
 def _validation_columns(data: DataPaths, train_columns: Columns) -> Columns | None:

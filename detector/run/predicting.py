@@ -1,14 +1,18 @@
-"""Find objects in images."""
+"""Find objects in images; of several processes each looks at some of them."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from detector import progress
 from detector.model import device as devices
-from detector.predict import output
+from detector.model import model_file, precision
+from detector.predict import finder, output
 from detector.predict.output import PredictOutcome
 from detector.predict.predictor import Detector
 from detector.predict.sources import find_images
+from detector.train import distributed
+from detector.train.distributed import World
 
 
 def predict(
@@ -24,11 +28,32 @@ def predict(
     """Find objects in images and write annotated pictures and `predictions.json`.
 
     What several models find is fused; their classes are matched by name. Without a score the model's own
-    thresholds decide, or its default.
+    thresholds decide, or its default. Under torchrun each process looks at its share, and the first writes.
     """
-    images = find_images(sources)
-    # On a CPU a larger batch is no faster, and the last one would have to be filled.
-    at_once = 1 if devices.resolve(device).type == "cpu" else min(output.BATCH_SIZE, len(images))
-    found = Detector.load(*checkpoints, device=device, compile_for=at_once if compile_network else None, say=say)
-    with progress.shown("predicting") as show:
-        return output.write(found, images, folder=out, score=score, progress=show)
+    with distributed.joined(devices.resolve(device)) as world:
+        # Of the first: what it writes may lie among the sources, and be found by one that comes late.
+        images = world.share(find_images(sources) if world.is_first else [])
+        # On a CPU a larger batch is no faster, and the last one would have to be filled.
+        at_once = 1 if world.device.type == "cpu" else min(output.BATCH_SIZE, len(images))
+        found = _load(checkpoints, world, at_once if compile_network else None, say if world.is_first else _no_one)
+        outcome: PredictOutcome | None = None
+        if world.is_first:
+            with progress.shown("predicting") as show:
+                outcome = output.write(found, images, folder=out, score=score, progress=show, crew=world)
+        else:
+            output.assist(found, images, world, score=score)
+        outcome = world.share(outcome)
+    assert outcome is not None
+    return dataclasses.replace(outcome, is_first=world.is_first)
+
+
+def _no_one(line: str) -> None:
+    """Hears it."""
+
+
+def _load(checkpoints: Sequence[Path], world: World, compile_for: int | None, say: Callable[[str], None]) -> Detector:
+    models = [model_file.load(checkpoint, world.device) for checkpoint in checkpoints]
+    # The first one's choice: the probe of another process may find otherwise.
+    dtypes = world.share([precision.resolve(model.config.precision, world.device) for model in models])
+    names = [str(checkpoint) for checkpoint in checkpoints]
+    return Detector(finder.assemble(models, names, dtypes=dtypes, compile_for=compile_for, say=say))

@@ -8,8 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import cast
 
+import torch
+
 from detector.config import RunConfig
 from detector.data import loader
+from detector.data.batch import join as batch_of
 from detector.errors import CheckpointError, ConfigError, DetectorError
 from detector.evaluate.coco import Scores
 from detector.model import device as devices
@@ -249,8 +252,7 @@ def _fit(made: Assembly, material: Material, folder: RunFolder, record: Record, 
                 hooks=keeper.hooks(),
                 record=record,
                 saver=saver,
-                # A file with one process's part of a step would compute another step.
-                write_suspect=write_suspect if world.size == 1 else lambda _: None,
+                write_suspect=write_suspect,
                 start=start,
             )
         finally:
@@ -281,7 +283,7 @@ def _fit(made: Assembly, material: Material, folder: RunFolder, record: Record, 
 def _why_not_written(folder: RunFolder, error: OSError) -> str:
     if not folder.path.exists():
         return f"{folder.path}: the run folder is gone"
-    return f"{folder.path}: cannot be written ({error.strerror or error}); make room"
+    return f"{folder.path}: cannot be written ({error.strerror or error}); make room, or see who may write there"
 
 
 def _task(trained: TrainedModel, material: Material, world: World) -> Task:
@@ -300,6 +302,14 @@ def _task(trained: TrainedModel, material: Material, world: World) -> Task:
 def _write_suspect(
     learner: Learner, trained: TrainedModel, material: Material, folder: RunFolder, suspect: Suspect
 ) -> str | None:
+    """Where it was written; of several processes the first writes, with the images of all."""
+    world, batch = learner.world, suspect.batch.to(torch.device("cpu"))
+    if world.device.type == "cuda":
+        torch.cuda.synchronize(world.device)  # that copy waits for nothing
+    parts = world.to_first(batch)
+    if not world.is_first:
+        return None
+    suspect = dataclasses.replace(suspect, batch=batch_of(parts))
     names = [material.columns.file_name(row) for row in cast("list[int]", suspect.batch.indices.tolist())]
     try:
         return str(forensics.write(folder.path, suspect, learner, trained, material.facts.precision, names))

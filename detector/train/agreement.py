@@ -21,14 +21,22 @@ class Agreement:
         self.save = False
         """Whether one of them was asked to save."""
         self.is_save_due = False
+        self.asked = 0
+        """The most batches that a loader was asked for."""
 
-    def reach(self, is_save_due: Callable[[], bool], news: Sequence[str]) -> list[str]:
-        """Agree, once a step, and return the news of all; `is_save_due` is asked of the first process alone."""
+    def reach(self, is_save_due: Callable[[], bool], news: Sequence[str], asked: int) -> list[str]:
+        """Agree, once a step, and return the news of all.
+
+        Args:
+            is_save_due: Asked of the first process alone.
+            news: Of this process.
+            asked: Batches that its loader was asked for.
+        """
         requests = self._requests
         first = self._world.is_first
         is_due = first and is_save_due()
         if self._is_alone:
-            self.save, self.is_save_due = requests.save.is_set(), is_due
+            self.save, self.is_save_due, self.asked = requests.save.is_set(), is_due, asked
             requests.save.clear()
             return [*news]
         mine = [
@@ -38,11 +46,12 @@ class Agreement:
             float(requests.save.is_set()),
             float(is_due),
             float(bool(news)),
+            float(asked),
         ]
         requests.save.clear()
-        seconds, stop, stopped_by, save, due, has_news = self._world.highest(mine)
+        seconds, stop, stopped_by, save, due, has_news, most = self._world.highest(mine)
         self._clock.hold(seconds)
-        self.save, self.is_save_due = bool(save), bool(due)
+        self.save, self.is_save_due, self.asked = bool(save), bool(due), int(most)
         if stop:
             requests.stopped_by = int(stopped_by) or None
             self.stop.set()

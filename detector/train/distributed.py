@@ -13,10 +13,8 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
-from torch.distributed import (
-    PrefixStore,  # pyright: ignore[reportPrivateImportUsage]
-    rendezvous,  # pyright: ignore[reportPrivateImportUsage, reportUnknownVariableType]
-)
+from torch.distributed import PrefixStore  # pyright: ignore[reportPrivateImportUsage]
+from torch.distributed.rendezvous import rendezvous  # pyright: ignore[reportUnknownVariableType] - of its options
 
 from detector.errors import ConfigError, DetectorError
 from detector.train import heartbeat, meeting
@@ -81,6 +79,14 @@ class World:
         values: list[Any] = [None] * self.size
         torch.distributed.all_gather_object(values, value)
         return cast("list[T]", values)
+
+    def to_first(self, value: T) -> list[T]:
+        """What each process has, in the order of ranks, for the first; nothing for the others."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.size if self.is_first else None
+        torch.distributed.gather_object(value, values, dst=0)
+        return cast("list[T]", values or [])
 
 
 @contextmanager

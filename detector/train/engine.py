@@ -1,8 +1,8 @@
 """The training loop."""
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from detector.config import RunConfig
 from detector.errors import DataError
@@ -15,9 +15,9 @@ from detector.train.learner import Learner
 from detector.train.meter import Meter
 from detector.train.record import Record
 from detector.train.saver import Saver
-from detector.train.schedule import Plan
+from detector.train.shapes import Shapes
 from detector.train.signals import Requests
-from detector.train.state import LoopState, Quality, RandomStreams, TrainingState
+from detector.train.state import LoopState, Quality, RandomStreams, TrainingState, seed_streams
 from detector.train.waiting import Waiting
 from detector.types import Batch, BatchShape
 
@@ -113,6 +113,7 @@ class _Loop:
         self._requests = requests
         self._world = learner.world
         self._plan = schedule.plan(config.length, config.data, num_images=task.num_images)
+        self._shapes = Shapes(self._plan, config.data, task.canvas_hw, first=learner.steps)
         self._clock = Clock(self._from.seconds)
         self._agreement = Agreement(self._world, self._clock, requests)
         self._waiting = Waiting(record, config.data, self._world.neighbours)
@@ -134,12 +135,24 @@ class _Loop:
         self._finished = False
 
     def run(self) -> None:
-        shapes = _shapes(self._plan, self._clock, self._task, self._learner.steps)
-        batches = self._task.open_batches(shapes, self._from.images)
+        batches = self._task.open_batches(self._shapes, self._from.images)
+        rank, seed = self._world.rank, self._task.config.seed
         if self._start is not None:
-            self._start.random.restore()
+            self._start.restore_streams(rank, seed=seed)
         else:
+            seed_streams(rank, seed=seed)
             self._save(wait=True)
+        try:
+            self._repeat(batches)
+            self._end()
+        except DataError:
+            # Nothing is wrong with the state: once the images are back, no step is lost. Among several processes the
+            # others do not know of it.
+            if self._world.size == 1:
+                self._save(wait=True)
+            raise
+
+    def _repeat(self, batches: Iterator[Batch]) -> None:
         self._agree()
         while self._progress < 1 and not self._agreement.stop.is_set() and not self._is_patience_lost:
             if self._plan.evaluations_due(self._progress) > self._keeper.evaluations:
@@ -148,7 +161,6 @@ class _Loop:
                 self._save_if_due()
                 self._step(batches)
             self._agree()
-        self._end()
 
     def outcome(self) -> Outcome:
         return Outcome(
@@ -172,7 +184,9 @@ class _Loop:
         return patience is not None and self._keeper.since_reference >= patience
 
     def _agree(self) -> None:
-        for reason in self._agreement.reach(self._is_save_due, self._news):
+        reasons = self._agreement.reach(self._is_save_due, self._news, self._shapes.asked)
+        self._shapes.agreed(self._progress, self._agreement.asked)
+        for reason in reasons:
             if reason not in self._unreadable:
                 self._unreadable[reason] = None
                 self._record.say(f"warning: another image stands in for one that cannot be read: {reason}")
@@ -186,7 +200,7 @@ class _Loop:
 
     def _step(self, batches: Iterator[Batch]) -> None:
         progress = self._progress
-        batch = self._next(batches)
+        batch = self._waiting.next(batches).to(self._learner.device)
         self._health.about_to_learn()
         learned = self._learner.learn(batch, progress, self._meter.epochs)
         self._news += batch.unreadable
@@ -197,16 +211,6 @@ class _Loop:
         if self._health.skipped > skipped:
             self._record.skipped(self._health.skipped)
         self._meter.show_if_due(self._progress)
-
-    def _next(self, batches: Iterator[Batch]) -> Batch:
-        try:
-            return self._waiting.next(batches).to(self._learner.device)
-        except DataError:
-            # Nothing is wrong with the state: once the images are back, no step is lost. Among several processes the
-            # others do not know of it.
-            if self._world.size == 1:
-                self._save(wait=True)
-            raise
 
     def _evaluate(self) -> None:
         if self._saver:
@@ -255,10 +259,11 @@ class _Loop:
         self._health.settle()
         self._learner.share_statistics()
         self._meter.flush(self._progress)
+        streams = self._world.to_first(RandomStreams.capture())
         if self._saver is not None:
-            self._saver.save(self._capture, wait=wait)
+            self._saver.save(partial(self._capture, streams), wait=wait)
 
-    def _capture(self) -> TrainingState:
+    def _capture(self, streams: Sequence[RandomStreams]) -> TrainingState:
         return TrainingState(
             learner=self._learner.capture(),
             loop=LoopState(
@@ -275,11 +280,6 @@ class _Loop:
                 metrics_bytes=self._record.metrics_bytes,
                 finished=self._finished,
             ),
-            random=RandomStreams.capture(),
+            random=streams[0],
+            others=tuple(streams[1:]),
         )
-
-
-def _shapes(plan: Plan, clock: Clock, task: Task, first: int) -> Iterator[BatchShape]:
-    # Counts steps for itself: loader processes ask ahead of the one that is being trained.
-    for step in itertools.count(first):
-        yield schedule.batch_shape(plan.progress(step, clock.seconds), task.config.data, task.canvas_hw)

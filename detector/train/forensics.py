@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from detector import config_file, files
-from detector.errors import CheckpointError, ConfigError
+from detector.errors import CheckpointError, ConfigError, DetectorError
 from detector.model import detector as network
 from detector.model import precision as precisions
 from detector.model import torch_file
@@ -61,12 +61,12 @@ class Replay:
 def write(
     folder: Path, suspect: Suspect, learner: Learner, trained: TrainedModel, precision: str, images: Sequence[str]
 ) -> Path:
-    """Write the step down.
+    """Write the step down, whose batch is in host memory.
 
     Raises:
         OSError: the disk is full.
     """
-    batch = suspect.batch.to(torch.device("cpu"))
+    batch = suspect.batch
     content = {
         "format": FORMAT,
         "config": config_file.dump(trained.config),
@@ -102,7 +102,9 @@ def replay(path: Path) -> Replay:
     content = _read(path)
     try:
         return _replayed(path, content)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except DetectorError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{path}: was damaged, or written by another version ({error})") from error
 
 

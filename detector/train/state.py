@@ -98,6 +98,17 @@ class RandomStreams:
                 torch.cuda.set_rng_state(stream, index)
 
 
+def seed_streams(rank: int, *, seed: int, step: int = 0) -> None:
+    """Give a process global generators of its own."""
+    # The leading 2 keeps these numbers apart from those of the order of images and of augmentation.
+    sequence = np.random.SeedSequence(seed, spawn_key=(2, step, rank))
+    of_python, of_numpy, of_torch = cast("list[int]", sequence.generate_state(3).tolist())
+    random.seed(of_python)
+    np.random.seed(of_numpy)  # noqa: NPY002
+    if rank > 0:  # that of the first was seeded before the weights were drawn
+        torch.manual_seed(of_torch)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingState:
     """Everything."""
@@ -105,6 +116,16 @@ class TrainingState:
     learner: LearnerState
     loop: LoopState
     random: RandomStreams
+    """Of the first process."""
+    others: tuple[RandomStreams, ...] = ()
+    """Of the other processes, in the order of ranks."""
+
+    def restore_streams(self, rank: int, *, seed: int) -> None:
+        """Go on with the streams of this process; where there were fewer of them, with new ones."""
+        if rank > len(self.others):
+            seed_streams(rank, seed=seed, step=self.learner.steps)
+        else:
+            (self.random, *self.others)[rank].restore()
 
     def snapshot(self) -> Self:
         """A copy in host memory that further steps do not reach."""
@@ -112,6 +133,7 @@ class TrainingState:
             learner=LearnerState(**{f.name: _copied(getattr(self.learner, f.name)) for f in fields(self.learner)}),
             loop=self.loop,
             random=self.random,
+            others=self.others,
         )
 
     def weights(self) -> Tensors:
@@ -129,7 +151,8 @@ class TrainingState:
         return {
             "learner": learner,
             "loop": asdict(self.loop),
-            "random": {f.name: getattr(self.random, f.name) for f in fields(self.random)},
+            "random": _plain(self.random),
+            "others": [_plain(one) for one in self.others],
         }
 
     @classmethod
@@ -146,10 +169,18 @@ class TrainingState:
         loop["unreadable"] = tuple(loop["unreadable"])
         for name in ("best", "reference"):
             loop[name] = None if loop[name] is None else _quality(loop[name])
-        streams = rest["random"]
         _require_all(LearnerState, learner)
         _require_all(LoopState, loop)
-        return cls(learner=LearnerState(**learner), loop=LoopState(**loop), random=RandomStreams(**streams))
+        return cls(
+            learner=LearnerState(**learner),
+            loop=LoopState(**loop),
+            random=RandomStreams(**rest["random"]),
+            others=tuple(RandomStreams(**one) for one in rest["others"]),
+        )
+
+
+def _plain(streams: RandomStreams) -> dict[str, Any]:
+    return {f.name: getattr(streams, f.name) for f in fields(streams)}
 
 
 def _quality(found: Mapping[str, Any]) -> Quality:

@@ -6,6 +6,7 @@ FAULT is `none` or NAME=NUMBER, see `FAULTS`.
 """
 
 import os
+import random
 import signal
 import sys
 import time
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision
 from torch import nn
@@ -22,7 +24,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from detector import cli, files
 from detector.data import dataset
-from detector.model import backbone
+from detector.model import backbone, inference
 from detector.train import checkpoint, heartbeat
 from detector.train.learner import Learner
 from detector.train.saver import Saver
@@ -88,6 +90,23 @@ def process_dies(number: int) -> None:
     Learner.learn = learn  # type: ignore[method-assign]
 
 
+def draws_and_dies(number: int) -> None:
+    """A network that draws from every global stream; process 1 of several is killed before a step, once."""
+    step, folder = Learner.learn, Path(os.environ["FAULT_MARKER"])
+
+    def learn(self: Learner, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        drawn = (float(torch.rand(())), random.random(), float(np.random.rand()))  # noqa: NPY002
+        if self.steps == number and self.world.rank == 1 and not (folder / "killed").exists():
+            (folder / "killed").touch()
+            kill()
+        batch.images.copy_((batch.images * (0.5 + sum(drawn) / 6)).to(torch.uint8))
+        with (folder / f"drawn-{self.world.rank}.txt").open("a") as file:
+            file.write(f"{self.steps} {drawn}\n")
+        return step(self, batch, *args, **kwargs)
+
+    Learner.learn = learn  # type: ignore[method-assign]
+
+
 def falls_silent(number: int) -> None:
     """Process 1 of several stops for good, and no process has much patience."""
     heartbeat.INTERVAL, heartbeat.SILENCE = 0.2, 2.0
@@ -134,6 +153,24 @@ def signal_at_step(which: int) -> Callable[[int], None]:
         Learner.learn = learn  # type: ignore[method-assign]
 
     return install
+
+
+def kill_in_scoring(number: int) -> None:
+    """Kill in the middle of the first scoring after that many steps."""
+    step, detect, done = Learner.learn, inference.detect, [0]
+
+    def learn(self: Learner, *args: Any, **kwargs: Any) -> Any:
+        done[0] = self.steps + 1
+        return step(self, *args, **kwargs)
+
+    def detect_and_die(*args: Any, **kwargs: Any) -> Any:
+        found = detect(*args, **kwargs)
+        if done[0] >= number:
+            kill()
+        return found
+
+    Learner.learn = learn  # type: ignore[method-assign]
+    inference.detect = detect_and_die
 
 
 def nan_at_step(number: int, count: int = 1) -> None:
@@ -208,7 +245,9 @@ def watch_from_step(number: int) -> None:
 FAULTS: dict[str, Callable[[int], None]] = {
     "kill-at-step": kill_at_step,
     "kill-in-save": kill_in_save,
+    "kill-in-scoring": kill_in_scoring,
     "process-dies": process_dies,
+    "draws-and-dies": draws_and_dies,
     "falls-silent": falls_silent,
     "sigterm-at-step": signal_at_step(signal.SIGTERM),
     "sigint-at-step": signal_at_step(signal.SIGINT),

@@ -31,7 +31,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def child(
-    data: Path, out: Path, *options: str, fault: str = "none", seconds: float = many.PATIENCE, **environment: str
+    data: Path,
+    out: Path,
+    *options: str,
+    fault: str = "none",
+    seconds: float = many.PATIENCE,
+    marker: Path | None = None,
 ) -> tuple[int, str]:
     """Exit code and what one process said."""
     ended = many.run(
@@ -39,7 +44,7 @@ def child(
         logs=out,
         size=1,
         faults={0: fault},
-        environment=environment,
+        marker=marker,
         seconds=seconds,
     )
     assert ended.codes[0] is not None, f"still running after {seconds:g} seconds: {ended.said[0]}"

@@ -33,9 +33,11 @@ def train(
     size: int = 2,
     faults: Mapping[int, str] | None = None,
     awaited: Sequence[int] | None = None,
+    marker: Path | None = None,
 ) -> Ended:
     """`detector train` by several processes."""
-    return run("train", str(data), "--out", str(out), *options, logs=out, size=size, faults=faults, awaited=awaited)
+    words = ("train", str(data), "--out", str(out), *options)
+    return run(*words, logs=out, size=size, faults=faults, awaited=awaited, marker=marker)
 
 
 def run(
@@ -44,8 +46,8 @@ def run(
     size: int = 2,
     faults: Mapping[int, str] | None = None,
     awaited: Sequence[int] | None = None,
-    environment: Mapping[str, str] | None = None,
     seconds: float = PATIENCE,
+    marker: Path | None = None,
 ) -> Ended:
     """A command by several processes, each of which may have a fault and writes what it says beside `logs`.
 
@@ -54,11 +56,11 @@ def run(
     port = _free_port()
     files = [logs.with_name(f"{logs.name}-{rank}.txt") for rank in range(size)]
     common = {
-        **(environment or {}),
         "WORLD_SIZE": str(size),
         "LOCAL_WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
+        "FAULT_MARKER": str(marker),
     }
     processes = [
         CONTEXT.Process(

@@ -55,6 +55,15 @@ def test_killed_in_a_save(data: Path, tmp_path: Path, undisturbed: Path) -> None
     assert not [path for path in (out / "checkpoints").iterdir() if path.name.startswith(".")]
 
 
+def test_killed_in_a_scoring(data: Path, tmp_path: Path, undisturbed: Path) -> None:
+    out = tmp_path / "run"
+    code, errors = child(data, out, *steps(STEPS), *RUN, fault="kill-in-scoring=8")
+    assert code == -signal.SIGKILL, errors
+    assert [step for kind, step in rows(out) if kind == "evaluation"] == [5]
+    finish(data, out, undisturbed)
+    assert [step for kind, step in rows(out) if kind == "evaluation"] == [5, 10, STEPS]
+
+
 def test_sigterm_loses_no_step_and_other_workers_change_nothing(data: Path, tmp_path: Path, undisturbed: Path) -> None:
     out = tmp_path / "run"
     code, errors = child(data, out, *steps(STEPS), *RUN, fault="sigterm-at-step=6")

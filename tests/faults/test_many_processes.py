@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,12 +11,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from detector import cli
+from detector.model import detector as network
+from detector.model import torch_file
+from detector.predict import output
 from detector.train.checkpoint import Store
 from tests.faults import many
+from tests.faults.child import NarrowBackbone
 from tests.faults.conftest import ROOT, RUN, STEPS, steps, weights_sum
 
 # Statistics of norms that learn are those of the images that a process has.
 SAME = [*RUN, "--set", "model.batch_norm=frozen"]
+BOTH_DRAW = dict.fromkeys(range(2), "draws-and-dies=9")
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -113,6 +120,76 @@ def test_two_processes_score_as_one(data: Path, tmp_path: Path, of_two: Path) ->
         # Other batches round otherwise.
         assert [*a["bbox"], a["score"]] == pytest.approx([*b["bbox"], b["score"]], rel=1e-4, abs=1e-4)
     assert said[0] == said[1]
+
+
+def test_two_processes_predict_the_very_files_of_one(data: Path, tmp_path: Path, of_two: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for number in range(3):
+        for file in sorted((data / "images").iterdir()):
+            shutil.copy(file, images / f"{number}-{file.name}")
+    assert len([*images.iterdir()]) > 2 * output.BATCH_SIZE  # three batches: one process has none in the second round
+    (images / "1-unreadable.png").write_bytes(b"no image")
+    said: list[str] = []
+    found: list[dict[str, bytes]] = []
+    for size in (1, 2):
+        out = tmp_path / str(size)
+        words = ("predict", str(of_two / "last.safetensors"), str(images), "--out", str(out), "--score", "0.01")
+        ended = many.run(*words, "--device", "cpu", logs=out, size=size)
+        assert ended.codes == (0,) * size, ended.said
+        assert ended.said[1:] == ("",) * (size - 1)
+        said.append(ended.said[0].replace(str(out), ""))
+        found.append({file.name: file.read_bytes() for file in out.iterdir()})
+    assert "unreadable" in said[0]
+    assert said[1] == said[0]
+    assert found[1] == found[0]
+    assert len(json.loads(found[0]["predictions.json"])) > 0
+
+
+def test_a_step_that_is_not_finite_is_written_with_the_images_of_all(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    ended = many.train(data, out, *steps(6), *SAME, faults={1: "nan-at-step=4"})
+    assert ended.codes == (0, 0), ended.said
+    file = out / "nonfinite-step-5.pt"
+    assert f"of step 5 is not finite: the step was left out (1 so far); `detector replay {file}`" in ended.said[0]
+    boxes = torch_file.read(file)["targets"]["boxes"]
+    assert [bool(one.isfinite().all()) for one in boxes] == [True, False]  # each process has one image
+    monkeypatch.setattr(network, "Backbone", NarrowBackbone)
+    assert cli.main(["replay", str(file), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert len(set(again["images"])) == 2
+    assert "nan" in again["gradient_norms"].values()
+
+
+def test_each_process_draws_from_streams_of_its_own_also_after_a_restart(data: Path, tmp_path: Path) -> None:
+    drawn: list[tuple[list[str], ...]] = []
+    sums: list[str] = []
+    for name in ("left alone", "killed"):
+        folder, out = tmp_path / name, tmp_path / name / "run"
+        folder.mkdir()
+        if name == "left alone":
+            (folder / "killed").touch()
+        else:
+            died = many.train(data, out, *steps(STEPS), *SAME, faults=BOTH_DRAW, marker=folder)
+            assert died.codes == (1, -signal.SIGKILL), died.said
+            for file in folder.glob("drawn-*.txt"):
+                file.unlink()
+        ended = many.train(data, out, *steps(STEPS), *SAME, faults=BOTH_DRAW, marker=folder)
+        assert ended.codes == (0, 0), ended.said
+        drawn.append(tuple((folder / f"drawn-{rank}.txt").read_text().splitlines() for rank in range(2)))
+        sums.append(weights_sum(out))
+    for of_killed, of_whole in zip(drawn[1], drawn[0], strict=True):
+        assert 0 < len(of_killed) < len(of_whole) == STEPS
+        assert of_killed == of_whole[-len(of_killed) :]
+    assert not set(drawn[0][0]) & set(drawn[0][1])
+    assert sums[1] == sums[0]
+
+
+def test_cut_outs_and_a_length_in_minutes_go_together(data: Path, tmp_path: Path) -> None:
+    ended = many.train(data, tmp_path / "run", "--minutes", "0.02", *SAME)
+    assert ended.codes == (0, 0), ended.said
 
 
 def test_torchrun_starts_them_again(data: Path, tmp_path: Path, of_two: Path) -> None:

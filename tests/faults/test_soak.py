@@ -46,7 +46,7 @@ def test_a_long_run_grows_neither_in_memory_nor_in_open_files(data: Path, tmp_pa
         *("--set", f"length.evaluations={STEPS // 250}"),
         fault=f"watch-from-step={SETTLED}",
         seconds=SECONDS_A_STEP * STEPS,
-        FAULT_MARKER=str(marker),
+        marker=marker,
     )
     assert code == 0, errors
     samples = [Sample.read(line) for line in marker.read_text().splitlines()]

@@ -1,6 +1,8 @@
 """What goes wrong while a run is going: each is said, and nothing that was learned is lost."""
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +17,9 @@ from detector.model import detector as network
 from detector.train.checkpoint import REST, Store
 from detector.train.learner import Learner
 from detector.train.lock import RunLock
+from tests.faults import modes
 from tests.faults.child import NarrowBackbone
-from tests.faults.conftest import RUN, steps
+from tests.faults.conftest import RUN, steps, weights_sum
 
 Step = Callable[..., Any]
 
@@ -40,6 +43,18 @@ def spoil(monkeypatch: pytest.MonkeyPatch, is_bad: Callable[[int], bool]) -> Non
         return learn(self, batch, *args, **kwargs)
 
     monkeypatch.setattr(Learner, "learn", spoilt)
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, number: int, happen: Callable[[], object]) -> None:
+    """Something happens before a step."""
+    learn = Learner.learn
+
+    def struck(self: Learner, *args: Any, **kwargs: Any) -> Any:
+        if self.steps == number:
+            happen()
+        return learn(self, *args, **kwargs)
+
+    monkeypatch.setattr(Learner, "learn", struck)
 
 
 def status(out: Path) -> dict[str, Any]:
@@ -158,16 +173,77 @@ def test_a_full_disk_keeps_the_earlier_checkpoint_and_training_goes_on(
 def test_a_run_folder_that_is_removed_ends_the_run(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    learn, out = Learner.learn, tmp_path / "run"
-
-    def remove(self: Learner, *args: Any, **kwargs: Any) -> Any:
-        if self.steps == 3:
-            shutil.rmtree(out)
-        return learn(self, *args, **kwargs)
-
-    monkeypatch.setattr(Learner, "learn", remove)
+    out = tmp_path / "run"
+    at_step(monkeypatch, 3, lambda: shutil.rmtree(out))
     assert run(data, out, 40) == 1
     assert f"{out}: the run folder is gone" in capsys.readouterr().err
+
+
+def test_a_run_folder_that_becomes_read_only_keeps_what_it_has(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    with modes.heeded():
+        with monkeypatch.context() as patch:
+            at_step(patch, 3, lambda: [folder.chmod(0o555) for folder in (out / "checkpoints", out)])
+            assert run(data, out, 6) == 1
+        said = capsys.readouterr().err
+        assert f"warning: {out}: the record of the run cannot be written (Permission denied)" in said
+        assert f"warning: no checkpoint of step 4: {out / 'checkpoints'}: Permission denied" in said
+        assert re.search("that of step [23] stands; training goes on", said)
+        assert re.search(rf"error: {re.escape(str(out))}: cannot be written \(.*Permission denied", said)
+        for folder in (out, out / "checkpoints"):
+            folder.chmod(0o755)
+        assert newest(out).learner.steps in (2, 3)
+        assert run(data, out, 6) == 0
+    assert run(data, tmp_path / "alone", 6) == 0
+    assert weights_sum(out) == weights_sum(tmp_path / "alone")
+
+
+@pytest.mark.parametrize(("step", "needed"), [(2, "train"), (3, "val")])  # step 4 is scored
+def test_when_all_images_are_gone_no_step_is_lost(
+    step: int,
+    needed: str,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    own, out, aside = tmp_path / "data", tmp_path / "run", tmp_path / "aside"
+    shutil.copytree(data, own)
+    seldom = ("--set", "checkpoint.seconds=1000")
+    with monkeypatch.context() as patch:
+        at_step(patch, step, lambda: (own / "images").rename(aside))
+        assert run(own, out, 6, *seldom) == 3
+    assert f"error: {own / needed}.json: none of its" in capsys.readouterr().err
+    assert newest(out).learner.steps == step + 1
+    assert status(out)["state"] == "failed"
+    aside.rename(own / "images")
+    assert run(own, out, 6, *seldom) == 0
+    assert run(own, tmp_path / "alone", 6, *seldom) == 0
+    assert weights_sum(out) == weights_sum(tmp_path / "alone")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_log_that_cannot_be_written_is_said_once(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+
+    def fill_up() -> None:
+        full = os.open("/dev/full", os.O_WRONLY)
+        for name in ("metrics.jsonl", "train.log"):
+            for link in Path("/proc/self/fd").iterdir():
+                if os.path.realpath(link) == str(out / name):
+                    os.dup2(full, int(link.name))
+        os.close(full)
+
+    at_step(monkeypatch, 3, fill_up)
+    assert run(data, out, 6) == 0
+    said = capsys.readouterr().err
+    assert said.count(f"{out}: the record of the run cannot be written (No space left on device)") == 1
+    assert "validation at step 6" in said
+    assert (newest(out).learner.steps, status(out)["state"]) == (6, "finished")
 
 
 def test_a_damaged_checkpoint_is_passed_over_with_a_word(

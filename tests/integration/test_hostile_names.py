@@ -42,6 +42,7 @@ def test_names_of_strangers(hostile: Path, tmp_path: Path, capsys: pytest.Captur
         ["train", str(hostile), "--out", str(run), *short, *TINY, "--device", "cpu"],
         ["status", str(run)],
         ["eval", model, str(hostile), "--split", "val", "--out", str(tmp_path / "eval"), "--write-thresholds", "f1"],
+        ["compare", str(run), str(run), "--out", str(tmp_path / "compare.html")],
         ["predict", model, *images, "--out", str(tmp_path / "found"), "--score", "0"],
     )
     for command in commands:

@@ -87,7 +87,9 @@ class Run:
             case "smoke":
                 return SimpleNamespace(text=lambda: "the verdict", values=dict, passed=self.passed)
             case _:
-                return SimpleNamespace(folder=self.folder, num_images=2, num_detections=5, unreadable=(UNREADABLE,))
+                return SimpleNamespace(
+                    folder=self.folder, num_images=2, num_detections=5, unreadable=(UNREADABLE,), is_first=True
+                )
 
     @property
     def only_call(self) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
@@ -331,6 +333,22 @@ def test_json_is_one_object_on_standard_output(run: Run, capsys: pytest.CaptureF
     printed = capsys.readouterr()
     assert isinstance(json.loads(printed.out), dict)
     assert "a library prints" in printed.err
+
+
+def test_a_class_makes_no_line_in_what_report_says(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_report(*_: object, say: Any, **__: object) -> Any:
+        say("looked at c\nerror: d")
+        leaning = SimpleNamespace(group="a\nerror: b", sentence=lambda: "boxes lean to the left")
+        analysis = SimpleNamespace(scores=SCORES, intervals=(), errors=(), localization=(leaning,))
+        return SimpleNamespace(analysis=analysis, path=Path("p"), labels_path=Path("l"))
+
+    monkeypatch.setattr(sys.modules["detector.run"], "report", of_report, raising=False)
+    assert cli.main(["report", str(run.folder)]) == 0
+    printed = capsys.readouterr()
+    assert r"a\nerror: b: boxes lean to the left" in printed.out.splitlines()
+    assert r"looked at c\nerror: d" in printed.err.splitlines()
 
 
 def test_json_of_train(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,6 +139,12 @@ def test_a_file_without_end_is_not_read() -> None:
         config_file.load(Path("/dev/zero"))
 
 
+def test_a_long_file_is_not_even_read(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(b"#" * (config_file.MOST_LETTERS + (1 << 20)) + b"\xff")
+    with pytest.raises(ConfigError, match="is longer than"):
+        config_file.load(tmp_path / "a.yaml")
+
+
 def test_a_file_of_megabytes_is_not_parsed(tmp_path: Path) -> None:
     file = tmp_path / "long.yaml"
     file.write_text("seed: 1 #" + "x" * config_file.MOST_LETTERS)

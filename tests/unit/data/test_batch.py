@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 import torch
 
-from detector.data.batch import Item, collate
+from detector.data.batch import Item, collate, join
 from detector.types import Placement, Sample
 from tests.unit.data import make
 
@@ -39,3 +40,17 @@ def test_an_item_without_a_sample_leaves_only_its_name() -> None:
     assert (batch.images.shape, batch.indices.tolist(), batch.unreadable) == ((1, 3, 8, 12), [0], ("b.jpg",))
     empty = collate([lost])
     assert (len(empty.images), empty.targets.boxes.shape, empty.placements) == (0, (0, 1, 4), ())
+
+
+@pytest.mark.parametrize("crowd", [False, True])
+def test_parts_join_to_what_they_are_parts_of(crowd: bool) -> None:
+    items = [_item(5, [False]), _item(6, [False, crowd, False]), _item(7, [])]
+    whole = collate(items)
+    for cut in (1, 2):
+        found = join([collate(items[:cut]), collate(items[cut:])])
+        for name in ("boxes", "labels", "is_object", "is_crowd"):
+            one, other = getattr(found.targets, name), getattr(whole.targets, name)
+            assert (one is None) == (other is None) == (name == "is_crowd" and not crowd)
+            assert one is None or torch.equal(one, other), name
+        assert torch.equal(found.images, whole.images)
+        assert (found.indices.tolist(), found.placements) == ([5, 6, 7], whole.placements)

@@ -330,6 +330,9 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
     _fails(Path("/dev/zero"), "not a regular file")
     with pytest.raises(DataError, match="no possible file name"):
         decode.read_image(Path("a\0.jpg"))
+    with (tmp_path / "long.jpg").open("wb") as file:
+        file.truncate(2**30 + 1)  # takes no room on the disk
+    _fails(tmp_path / "long.jpg", "bytes are too many for an image")
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:

@@ -272,11 +272,18 @@ def test_a_lost_process_loses_and_repeats_no_batch(
     assert {"killed": "exited unexpectedly", "hangs": "no loader process has answered"}[fault] in caplog.text
 
 
-def test_an_image_that_kills_every_process_is_named(columns: Columns, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_kills_every_process_is_named(
+    columns: Columns, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = loader._names
+    monkeypatch.setattr(loader, "_names", lambda *args: f"a\x1b[2J\n{names(*args)}")
     monkeypatch.setattr(loader, "_LOOK_EVERY", 0.2)
     monkeypatch.setattr(dataset, "_open", lambda columns, row: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(DataError, match=r"made the batch of .*\.jpg.*, 3 times in a row; .*--workers 0"):
+    with pytest.raises(DataError, match=r"(?s)made the batch of .*\.jpg.*, 3 times in a row; .*--workers 0"):
         _train(columns, 2, workers=1)
+    said = [record.getMessage() for record in caplog.records if "made the batch" in record.getMessage()]
+    assert len(said) == 2
+    assert all(line.isprintable() for line in said)
 
 
 # Evaluation batches

@@ -70,6 +70,8 @@ def test_a_class_name_cannot_steer_the_terminal() -> None:
     lines = text.table(replace(SCORES, per_class=(evil,))).splitlines()
     assert len(lines) == 18
     assert all(line.isprintable() for line in lines)
+    noted = text.table(replace(SCORES, per_class=(evil,), notes=(*SCORES.notes, evil.name))).splitlines()
+    assert [line for line in noted if line not in lines] == [r"note: \x1b[2J\nAP 1.000\u202e"]
 
 
 def test_json_keeps_every_digit() -> None:

@@ -58,6 +58,19 @@ def test_every_flipped_bit_is_found(path: Path) -> None:
         content[position] ^= 1 << position % 8
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(rb"\"cat\"", rb"\"cap\""), (b"seed: 0", b"seed: 1"), (rb"\"padding\": 7", rb"\"padding\": 8")],
+)
+def test_a_changed_setting_or_class_is_found(path: Path, before: bytes, after: bytes) -> None:
+    """Any of them would load and mean something else."""
+    content = path.read_bytes()
+    assert content.count(before) == 1
+    path.write_bytes(content.replace(before, after))
+    with pytest.raises(CheckpointError, match="the checksum does not fit"):
+        model_file.load(path)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
 def test_a_cut_file_is_found(path: Path, share: float) -> None:
     content = path.read_bytes()
@@ -154,11 +167,17 @@ FORGED = {
     "classes that are numbers": (inside("label_map", "names", [1, 2, 3]), "not names"),
     "other ids than numbers": (inside("label_map", "category_ids", [1, [2], 3]), "incomplete"),
     "a class twice": (inside("label_map", "names", ["a", "b", "a"]), "stands twice"),
+    "classes without end": (
+        instead("label_map", json.dumps({"names": [*map(str, range(100_001))], "category_ids": [*range(100_001)]})),
+        "100001 classes are more than 100000"),
     "a huge canvas": (inside("preprocess", "canvas_hw", [10**6, 10**6]), "between 1 and 8192"),
     "a canvas of words": (inside("preprocess", "canvas_hw", ["a", "b"]), "whole numbers"),
     "a spread of nothing": (inside("preprocess", "std", [0, 1, 1]), "three finite numbers"),
     "an average that is none": (instead("preprocess", '{"canvas_hw": [64, 96], "mean": [NaN, 1, 1]}'), "finite"),
     "more than white": (inside("preprocess", "padding", 300), "between 0 and 255"),
+    "a threshold for one class of three": (instead("thresholds", "[0.5]"), "are not 3 numbers between 0 and 1"),
+    "a threshold that nothing reaches": (instead("thresholds", "[0.5, 2, 0.5]"), "are not 3 numbers between 0 and 1"),
+    "a threshold that is none": (instead("thresholds", "[0.5, NaN, 0.5]"), "are not 3 numbers between 0 and 1"),
     "a threshold of 400 digits": (instead("thresholds", f"[1, 1, 1{'0' * 400}]"), "incomplete"),
 }  # fmt: skip
 

@@ -70,6 +70,19 @@ def test_code_in_a_pickle_does_not_run(tmp_path: Path, monkeypatch: pytest.Monke
     assert not (tmp_path / "pwned").exists()
 
 
+def test_what_is_fetched_is_checked_by_its_hash_and_holds_no_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    def fetch(url: str, **options: object) -> dict[str, torch.Tensor]:
+        assert "resnet18" in url
+        asked.append(options)
+        return torchvision.models.resnet18().state_dict()
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fetch)
+    assert pretrained.initialise(fresh(), "imagenet", SMALL, ("a", "b")) is not None
+    assert [(options["check_hash"], options["weights_only"]) for options in asked] == [(True, True)]
+
+
 @pytest.mark.parametrize("name", ["m.safetensors", "m.pth"])
 def test_a_damaged_model_of_ours_is_refused_whatever_its_name(tmp_path: Path, name: str) -> None:
     path = saved(tmp_path / name)
@@ -132,6 +145,8 @@ def test_imagenet_that_cannot_be_had_is_one_sentence(monkeypatch: pytest.MonkeyP
 def test_refuses_what_holds_no_weights(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such weights file"):
         start(fresh(), tmp_path / "gone.pth")
+    with pytest.raises(CheckpointError, match="no such weights file"):
+        start(fresh(), Path("/dev/zero"))
     torch.save({"conv1.weight": torch.zeros(2, 2)}, tmp_path / "odd.pth")
     with pytest.raises(CheckpointError, match=r"holds no ResNet: .* its 1 tensors .* the first is conv1\.weight"):
         start(fresh(), tmp_path / "odd.pth")

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import pickletools
 import re
 import struct
 import tarfile
@@ -143,6 +144,25 @@ def test_a_shape_larger_than_its_data_is_refused(tmp_path: Path, rows: int) -> N
     refused(path, "claims more numbers|damaged")
 
 
+def test_numbers_that_the_file_does_not_bring_are_refused(tmp_path: Path) -> None:
+    """A file of old times may name a storage and leave it out: torch gives what happens to be in memory."""
+    path = tmp_path / "a.pt"
+    torch.save({"w": torch.zeros(7)}, path, _use_new_zipfile_serialization=False)
+    content = io.BytesIO(path.read_bytes())
+    parts: list[bytes] = []
+    for _ in range(5):
+        begun = content.tell()
+        assert [*pickletools.genops(content)]
+        parts.append(content.getvalue()[begun : content.tell()])
+    number = b"K\x07N"
+    assert parts[3].count(number) == 1
+    parts[3] = parts[3].replace(number, b"J" + struct.pack("<i", 100_000) + b"N")
+    parts[4] = pickle.dumps([], protocol=2)  # the storages that follow
+    path.write_bytes(b"".join(parts))
+    assert torch.load(path, weights_only=True)["w"].shape == (7,)
+    refused(path, "claims more numbers than the file has")
+
+
 @pytest.mark.parametrize("size", [-1, -(2**31)])
 def test_a_negative_shape_is_refused(tmp_path: Path, size: int) -> None:
     path = tmp_path / "a.pt"
@@ -159,6 +179,25 @@ def test_a_file_that_unpacks_is_refused(tmp_path: Path) -> None:
     assert torch_file.read(path)["w"].shape == (1_000_000,)
     rewritten(path, lambda _, content: content, packed=True)
     assert path.stat().st_size < 10_000
+    refused(path, "unpacks to more bytes than it has")
+
+
+def test_a_packed_entry_is_refused_whatever_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"w": torch.rand(100)}, path)
+    rewritten(path, lambda _, content: content, packed=True)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = bytes(60_000)  # more than what it unpacks to
+    refused(path, "unpacks to more bytes than it has")
+
+
+def test_an_entry_that_claims_more_bytes_than_the_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save({"w": torch.zeros(7)}, path)
+    content = bytearray(path.read_bytes())
+    last = content.rindex(b"PK\x01\x02")  # in the table at the end of the archive
+    content[last + 24 : last + 28] = struct.pack("<I", 10**9)
+    path.write_bytes(content)
     refused(path, "unpacks to more bytes than it has")
 
 

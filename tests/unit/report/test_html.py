@@ -57,6 +57,11 @@ def test_what_cannot_be_seen_is_spelt_out(attack: str) -> None:
     made.encode("utf-8")
 
 
+def test_a_name_makes_no_lines_and_settings_do() -> None:
+    assert tag("p", "a\nerror: b", title="c\nd") == r'<p title="c\nd">a\nerror: b</p>'
+    assert tag("pre", html.lines("a: 1\nb: <")) == "<pre>a: 1\nb: &lt;</pre>"
+
+
 def test_markup_of_ours_is_kept_and_joins() -> None:
     assert tag("p", tag("b", "x"), " < ", 3, None, class_="a", id=None) == '<p class="a"><b>x</b> &lt; 3</p>'
     assert isinstance(html.together("a", Html("<br>")), Html)

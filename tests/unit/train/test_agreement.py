@@ -25,7 +25,7 @@ class Two(World):
         return [value, self.news]
 
 
-QUIET = [0.0] * 6
+QUIET = [0.0] * 7
 
 
 def agreement(world: World, clock: Clock | None = None) -> tuple[Agreement, Requests]:
@@ -36,20 +36,20 @@ def agreement(world: World, clock: Clock | None = None) -> tuple[Agreement, Requ
 def test_alone_requests_hold_at_once() -> None:
     agreed, requests = agreement(World())
     requests.save.set()
-    assert agreed.reach(lambda: True, ["news"]) == ["news"]
+    assert agreed.reach(lambda: True, ["news"], 0) == ["news"]
     assert agreed.save
     assert agreed.is_save_due
     assert not requests.save.is_set()
     requests.stop.set()
     assert agreed.stop.is_set()
-    agreed.reach(lambda: False, [])
+    agreed.reach(lambda: False, [], 0)
     assert not agreed.save
     assert not agreed.is_save_due
 
 
 def test_a_signal_to_another_process_stops_this_one() -> None:
-    agreed, requests = agreement(Two(size=2, others=[0, 1, signal.SIGTERM, 0, 0, 0]))
-    agreed.reach(lambda: False, [])
+    agreed, requests = agreement(Two(size=2, others=[0, 1, signal.SIGTERM, 0, 0, 0, 0]))
+    agreed.reach(lambda: False, [], 0)
     assert agreed.stop.is_set()
     assert requests.reason == "SIGTERM"
 
@@ -59,21 +59,22 @@ def test_one_signal_stops_nobody_before_all_have_agreed() -> None:
     agreed, requests = agreement(world)
     requests.stop.set()
     assert not agreed.stop.is_set()
-    agreed.reach(lambda: False, [])
+    agreed.reach(lambda: False, [], 0)
     assert agreed.stop.is_set()
 
 
 def test_the_clock_of_the_first_holds() -> None:
     clock = Clock(100.0)
-    agreed, _ = agreement(Two(rank=1, size=2, others=[500.0, 0, 0, 0, 1, 0]), clock)
-    agreed.reach(lambda: (_ for _ in ()).throw(AssertionError("asked of the first alone")), [])
+    agreed, _ = agreement(Two(rank=1, size=2, others=[500.0, 0, 0, 0, 1, 0, 7]), clock)
+    agreed.reach(lambda: (_ for _ in ()).throw(AssertionError("asked of the first alone")), [], 5)
     assert clock.seconds == 500.0
     assert agreed.is_save_due
+    assert agreed.asked == 7  # batches, by the loader that is furthest ahead
 
 
 def test_news_of_one_is_news_to_all() -> None:
-    world = Two(size=2, others=[0, 0, 0, 0, 0, 1], news=["b.jpg cannot be read"])
+    world = Two(size=2, others=[0, 0, 0, 0, 0, 1, 0], news=["b.jpg cannot be read"])
     agreed, _ = agreement(world)
-    assert agreed.reach(lambda: False, []) == ["b.jpg cannot be read"]
+    assert agreed.reach(lambda: False, [], 0) == ["b.jpg cannot be read"]
     agreed, _ = agreement(dataclasses.replace(world, others=QUIET))
-    assert agreed.reach(lambda: False, []) == []
+    assert agreed.reach(lambda: False, [], 0) == []

@@ -145,6 +145,14 @@ def test_all_damaged_is_an_error_and_never_a_new_start(store: Store) -> None:
         store.read_newest()
 
 
+def test_another_format_is_named(store: Store) -> None:
+    path = store.write(state(5), IDENTITY)
+    body = json.loads((path / MANIFEST).read_text())["manifest"]
+    (path / MANIFEST).write_text(checkpoint._sealed(body | {"format": "detector-state-1"}))
+    with pytest.raises(CheckpointError, match="is of format 'detector-state-1', not 'detector-state-2'"):
+        checkpoint.read(path)
+
+
 def test_the_damaged_ones_are_set_aside(store: Store) -> None:
     for step in (5, 9):
         store.write(state(step), IDENTITY)

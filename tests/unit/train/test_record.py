@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from detector.train import run_status
 from detector.train.record import BranchMetrics, CosineMetrics, EvaluationMetrics, Record, StepMetrics, describe
+from detector.train.run_status import Status
 
 CLASSES = BranchMetrics(name="classification", loss=0.5, weight=1.0, gradient_norm=3.0, share=0.75)
 BOX = BranchMetrics(name="box", loss=1.5, weight=0.5, gradient_norm=1.0, share=0.25)
@@ -59,6 +62,24 @@ def test_names_of_strangers_steer_no_terminal_and_make_no_lines(
         assert len(lines) == 2
         assert all(line.isprintable() for line in lines)
         assert r"a\x1b[2J\x07\nvalidation" in lines[0]
+
+
+def test_a_folder_that_is_gone_is_named_on_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "a\x1b[2J\nerror: b"
+    folder.mkdir()
+    with Record(folder) as record:
+        shutil.rmtree(folder)
+        record.update()
+        record.update()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable()
+    assert r"a\x1b[2J\nerror: b: the record of the run cannot be written" in line
+
+
+def test_status_makes_no_lines_of_names() -> None:
+    text = run_status.describe(Path("a\x1b[2J\nerror: b"), Status(reason="c\nerror: d"), is_alive=True)
+    assert len(text.splitlines()) == 4
+    assert all(line.isprintable() for line in text.splitlines())
 
 
 def test_rows_and_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
