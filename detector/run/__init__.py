@@ -4,6 +4,7 @@ from detector.run.batch_size import Auto
 from detector.run.comparing import CompareOutcome, compare
 from detector.run.data_paths import DataPaths
 from detector.run.forecasting import Forecast
+from detector.run.learning_curve import CurveOutcome, learning_curve
 from detector.run.predicting import predict
 from detector.run.reporting import ReportOutcome, report
 from detector.run.scoring import EvalOutcome, evaluate, evaluate_files
@@ -14,6 +15,7 @@ from detector.train.forensics import replay
 __all__ = [
     "Auto",
     "CompareOutcome",
+    "CurveOutcome",
     "DataPaths",
     "EvalOutcome",
     "Forecast",
@@ -24,6 +26,7 @@ __all__ = [
     "evaluate",
     "evaluate_files",
     "forecast",
+    "learning_curve",
     "predict",
     "replay",
     "report",

@@ -73,9 +73,9 @@ def parse(command: str, argv: list[str]) -> None:
         case "compare":
             report_options.parse_compare(argv)
         case "status":
-            options.parse_status(argv)
+            report_options.parse_status(argv)
         case "replay":
-            options.parse_replay(argv)
+            report_options.parse_replay(argv)
         case "benchmark":
             benchmark_cli.parse(argv)
         case _:
