@@ -2,9 +2,9 @@
 
 from detector.run.batch_size import Auto
 from detector.run.comparing import CompareOutcome, compare
+from detector.run.curve import CurveOutcome, learning_curve
 from detector.run.data_paths import DataPaths
 from detector.run.forecasting import Forecast
-from detector.run.learning_curve import CurveOutcome, learning_curve
 from detector.run.predicting import predict
 from detector.run.reporting import ReportOutcome, report
 from detector.run.scoring import EvalOutcome, evaluate, evaluate_files
