@@ -72,7 +72,8 @@ def quantile(sides: NDArray[np.float64], weights: NDArray[np.float64], share: fl
     """The side that this share of the objects, by weight, does not exceed."""
     order = np.argsort(sides, kind="stable")
     reached = np.cumsum(weights[order])
-    return float(sides[order][min(int(np.searchsorted(reached, share * reached[-1])), len(sides) - 1)])
+    place = min(int(np.searchsorted(reached, share * float(reached[-1]))), len(sides) - 1)
+    return float(sides[order[place]])
 
 
 def _needed(

@@ -31,7 +31,7 @@ def settled(config: RunConfig | AutoRecipe, columns: Columns, world: World, init
 
 def machine_of(world: World) -> Machine:
     device = world.device
-    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+    memory = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
     return Machine(
         kind="cuda" if device.type == "cuda" else "cpu",
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
@@ -56,11 +56,17 @@ def write(folder: Path, fit: Fit) -> None:
 def _asked(recipe: AutoRecipe, init: str) -> Asked:
     """The changes have been checked before: see `options.config_of`."""
     image_size, batch_size = (choice.named(recipe.changes, f"data.{name}") for name in ("image_size", "batch_size"))
-    lengths = {name: choice.named(recipe.changes, name) for name in choice.LENGTHS}
-    given = {name.partition(".")[2]: value for name, value in lengths.items() if isinstance(value, int | float)}
+    epochs, steps, minutes = (choice.named(recipe.changes, name) for name in choice.LENGTHS)
+    length = None
+    if (epochs, steps, minutes) != (None, None, None):
+        length = LengthConfig(
+            epochs=epochs if isinstance(epochs, int | float) else None,
+            steps=steps if isinstance(steps, int) else None,
+            minutes=minutes if isinstance(minutes, int | float) else None,
+        )
     return Asked(
         image_size=image_size if isinstance(image_size, int) else None,
         batch_size=batch_size if isinstance(batch_size, int) else None,
-        length=LengthConfig(**given) if given else None,
+        length=length,
         has_weights=init != "none",
     )
