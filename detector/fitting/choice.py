@@ -58,7 +58,7 @@ class Fit:
 def settle(base: RunConfig, choices: Sequence[Choice], about: str, changes: Mapping[str, object]) -> Fit:
     """The choices on top of a recipe, and the user's own changes on top of both."""
     own: dict[str, object] = {one.setting: one.value for one in choices} | dict(changes)
-    if any(own.get(name) is not None for name in LENGTHS):
+    if any(named(own, name) is not None for name in LENGTHS):
         own = dict.fromkeys(LENGTHS) | own  # one excludes the others, also those of the recipe
     config = config_file.override(base, own)
     return Fit(
