@@ -36,9 +36,8 @@ def test_the_seed_decides() -> None:
 
 
 def test_a_crowd_region_does_not_stand_for_its_class() -> None:
-    made = columns([[0], [1], [0], [0]], crowd=[False, True, False, False])
-    parts = [sampling.part(made, 0.25, seed) for seed in range(20)]
-    assert [1] not in parts
+    made = columns([[0], [1], [1], [0]], crowd=[False, True, False, False])
+    assert all(2 in sampling.part(made, 0.25, seed) for seed in range(20))
 
 
 @settings(max_examples=30)
