@@ -12,7 +12,7 @@ from detector import config_file, files
 from detector.config import LengthConfig, RunConfig
 from detector.errors import ConfigError, DataError, DetectorError
 from detector.fitting import power_law, sampling
-from detector.fitting.choice import AutoRecipe
+from detector.fitting.choice import AutoRecipe, Fit
 from detector.fitting.power_law import Forecast, Point, PowerLaw
 from detector.model import device as devices
 from detector.report import plots
@@ -76,6 +76,7 @@ class _Plan:
 
     config: RunConfig
     asked: str
+    fit: Fit | None = None
 
 
 def learning_curve(
@@ -163,7 +164,7 @@ def _plan(
     if settled.length.minutes is not None:
         say(f"curve: {settled.length.minutes:g} minutes are about {steps:,} steps here")
     length = LengthConfig(steps=max(1, steps), evaluations=1)
-    return _Plan(config=dataclasses.replace(settled, length=length), asked=asked)
+    return _Plan(config=dataclasses.replace(settled, length=length), asked=asked, fit=fit)
 
 
 def _asked(config: RunConfig | AutoRecipe) -> str:
@@ -188,6 +189,8 @@ def _claim(out: Path | None, plan: _Plan) -> Path:
     if out is not None and (out / _PLAN).is_file():
         return out
     folder = run_folder.claim(out, prefix="curve").path
+    if plan.fit is not None:
+        fitting.write(folder, plan.fit)
     _write(folder / _PLAN, json.dumps({"asked": plan.asked, "config": config_file.dump(plan.config)}, indent=2) + "\n")
     return folder
 

@@ -100,6 +100,7 @@ def test_a_learning_curve_is_measured_and_gone_on_with(
     assert found == json.loads((out / "curve.json").read_text())
     assert (out / "curve.svg").read_bytes().startswith(b"<?xml")
     assert (out / "part-050" / "last.safetensors").stat().st_mtime_ns == weights
+    assert (out / "fit.json").is_file()
     shares = [settings(out / f"part-{part}").data.share for part in ("025", "050", "100")]
     assert shares == [0.25, 0.5, 1.0]
 
