@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from detector import benchmark_cli, commands, report_options
+from detector import benchmark_cli, commands, export_options, report_options
 from detector import options as forms
 from detector.answer import Answer
 from detector.errors import ConfigError, DetectorError
@@ -27,10 +27,10 @@ Options = TypeVar("Options", bound=forms.Form)
 
 INTERRUPTED = commands.SIGNALLED + signal.SIGINT
 
-COMMANDS = ("train", "eval", "predict", "report", "compare", "status", "replay", "benchmark")
+COMMANDS = ("train", "eval", "predict", "export", "report", "compare", "status", "replay", "benchmark")
 
 HELP = """\
-usage: detector {train,eval,predict,report,compare,status,replay,benchmark} ...
+usage: detector COMMAND ...
 
 Train, score and use an object detector on images with a COCO JSON.
 
@@ -38,6 +38,7 @@ commands:
   train      Train on a data set; writes a run folder with the best model.
   eval       Score a model, or a COCO results file, against ground truth.
   predict    Find objects in images; writes pictures and a COCO results file.
+  export     Write a model file of half the size.
   report     Write one HTML file about a run: scores, errors, pictures, data.
   compare    Say whether the second of two models is better, and where.
   status     Say how a training run stands.
@@ -65,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "train": train,
         "eval": evaluate,
         "predict": predict,
+        "export": export,
         "report": report,
         "compare": compare,
         "status": status,
@@ -105,6 +107,10 @@ def evaluate(argv: Sequence[str] | None = None) -> int:
 
 def predict(argv: Sequence[str] | None = None) -> int:
     return _door(forms.parse_predict, _predict, argv)
+
+
+def export(argv: Sequence[str] | None = None) -> int:
+    return _door(export_options.parse_export, commands.export, argv)
 
 
 def report(argv: Sequence[str] | None = None) -> int:

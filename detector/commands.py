@@ -1,9 +1,10 @@
-"""What `train`, `report` and `compare` do with their options; `cli` opens the door to them."""
+"""What `train`, `export`, `report` and `compare` do with their options; `cli` opens the door to them."""
 
 import sys
 from typing import TYPE_CHECKING
 
 from detector.answer import Answer
+from detector.export_options import Export
 from detector.options import Train, names_lr
 from detector.printable import visible
 from detector.report_options import Compare, Report
@@ -99,6 +100,17 @@ def thresholds(outcome: "EvalOutcome") -> str:
     from detector.run import thresholds as chosen
 
     return "\n".join(["thresholds in the model file:", *chosen.lines(outcome.thresholds), "", ""])
+
+
+def export(options: Export) -> Answer:
+    from detector import run
+
+    outcome = run.export(options.checkpoint, out=options.out, half=options.precision)
+    size, original = outcome.size / 1e6, outcome.original_size / 1e6
+    return Answer(
+        text=f"model  {outcome.path}\nsize   {size:.1f} MB; the original has {original:.1f} MB",
+        values={"model": str(outcome.path), "bytes": outcome.size, "original_bytes": outcome.original_size},
+    )
 
 
 def report(options: Report) -> Answer:

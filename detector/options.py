@@ -118,7 +118,7 @@ class Train:
     learning_curve: Annotated[bool, conf.arg(help_behavior_hint="")] = False
     """Train on 25, 50 and 100 % of the images, and say what twice the labels would bring."""
     init: Annotated[str, conf.arg(metavar="imagenet|none|FILE")] = "none"
-    """First weights. imagenet downloads the trunk once; FILE is a model file."""
+    """First weights. imagenet downloads the trunk once; FILE is a model file, or one of torchvision or timm."""
     teacher: Annotated[Path | None, shown("FILE")] = None
     """Trained model of the same classes to learn from besides."""
     heads: Annotated[Literal["joint", "sequential"] | None, shown("joint|sequential")] = None
@@ -320,7 +320,8 @@ def config_of(options: Train) -> RunConfig | AutoRecipe:
     if twice:
         raise ConfigError(f"{twice[0]} is set by an option of its own and by --set; keep one")
     if file is None and options.recipe == "auto":
-        choice.settle(recipes.small(), (), "", settings | own)  # says at once what is wrong with them
+        # Says at once what is wrong with them; whether to look at mirrored images is one of the things to be fitted.
+        choice.settle(recipes.small(), (), "", {"decode.mirror": False} | settings | own)
         return AutoRecipe(changes=settings | own)
     base = config_file.load(file) if file is not None else recipes.make(cast("RecipeName", options.recipe))
     config = config_file.override(base, settings | own)

@@ -22,7 +22,16 @@ from detector.config import (
 )
 
 RecipeName = Literal[
-    "small", "standard", "retinanet", "distill-one-stage", "distill-two-stage", "distill-three-stage", "localizer"
+    "small",
+    "standard",
+    "coco-1x",
+    "coco-3x",
+    "retinanet",
+    "retinanet-v2",
+    "distill-one-stage",
+    "distill-two-stage",
+    "distill-three-stage",
+    "localizer",
 ]
 NAMES: tuple[RecipeName, ...] = get_args(RecipeName)
 NEED_TEACHER: tuple[RecipeName, ...] = ("distill-one-stage", "distill-two-stage", "distill-three-stage")
@@ -35,18 +44,30 @@ def make(name: RecipeName) -> RunConfig:
             return small()
         case "standard":
             return standard()
+        case "coco-1x":
+            return coco_1x()
+        case "coco-3x":
+            return coco_3x()
         case "retinanet":
             return retinanet()
+        case "retinanet-v2":
+            return retinanet_v2()
         case "localizer":
             return localizer()
+        case "distill-one-stage" | "distill-two-stage" | "distill-three-stage":
+            return _distilled(name)
+        case _:
+            assert_never(name)
+
+
+def _distilled(name: Literal["distill-one-stage", "distill-two-stage", "distill-three-stage"]) -> RunConfig:
+    match name:
         case "distill-one-stage":
             return distill_one_stage()
         case "distill-two-stage":
             return distill_two_stage()
         case "distill-three-stage":
             return distill_three_stage()
-        case _:
-            assert_never(name)
 
 
 def small() -> RunConfig:
@@ -67,6 +88,7 @@ def small() -> RunConfig:
         loss=LossConfig(smooth_l1_weight=0.25, giou_weight=2.0),
         optim=OptimConfig(lr=3e-3, warmup_steps=50),
         length=LengthConfig(minutes=20),
+        decode=DecodeConfig(voting=0.025, mirror=True),
     )
 
 
@@ -78,6 +100,33 @@ def standard() -> RunConfig:
     )
 
 
+def coco_1x() -> RunConfig:
+    """ResNet-50 on COCO, 12 epochs, for several GPUs and ImageNet's weights (--init imagenet).
+
+    The model is that of `standard`, with norms, stem and layer1 held still, as fits two images a GPU (Detectron2's and
+    mmdetection's RetinaNet). AdamW with 1e-4 and decay 0.05 at 16 images is torchvision's for its RetinaNet v2 (vision
+    pull request 5756); ATSS, quality-focal loss and GIoU with weight 2 are those of GFL (Li et al. 2020). A picture of
+    4:3 has a short side of 800, the usual one. Not trained here. Published, by model and schedule: RetinaNet 1x 36.5
+    (mmdetection) and 37.4 (Detectron2), GFL 1x 40.2 (mmdetection) AP on val2017.
+    """
+    return RunConfig(
+        data=DataConfig(image_size=1072),
+        augment=_flip_and_scale(1.0),
+        model=ModelConfig(batch_norm="frozen", frozen_stages=2),
+        loss=LossConfig(smooth_l1_weight=0.25, giou_weight=2.0),
+        length=LengthConfig(epochs=12),
+    )
+
+
+def coco_3x() -> RunConfig:
+    """`coco-1x` for 36 epochs with short sides from 480 to 800 pixels, as torchvision's RetinaNet v2.
+
+    Not trained here. Published: RetinaNet 3x multi-scale 39.5 (mmdetection), RetinaNet v2 with 26 epochs 41.5
+    (torchvision), GFL 2x multi-scale 42.9 (mmdetection).
+    """
+    return replace(coco_1x(), augment=_flip_and_scale(0.6), length=LengthConfig(epochs=36))
+
+
 def retinanet() -> RunConfig:
     """RetinaNet as published (Lin et al. 2017) and as torchvision builds it: its state dict loads into this model.
 
@@ -86,7 +135,7 @@ def retinanet() -> RunConfig:
     head = TowerConfig(depth=4, width=256, norm="none")
     return RunConfig(
         data=DataConfig(image_size=800),
-        augment=AugmentConfig(scale=(1.0, 1.0), aspect=(1.0, 1.0), brightness=0, contrast=0, saturation=0, hue=0),
+        augment=_flip_and_scale(1.0),
         model=ModelConfig(
             backbone="resnet50",
             batch_norm="frozen",
@@ -104,6 +153,29 @@ def retinanet() -> RunConfig:
         decode=DecodeConfig(
             min_score=0.05, nms_iou=0.5, candidates=1000, candidates_per_level=True, max_detections=300
         ),
+    )
+
+
+def retinanet_v2() -> RunConfig:
+    """Torchvision's `retinanet_resnet50_fpn_v2`: its state dict loads into this model.
+
+    Beside `retinanet`: GroupNorm in the heads, the upper levels from C5, norms of the trunk that learn, GIoU, AdamW,
+    26 epochs with short sides of several sizes (vision pull request 5756; its weights have 41.5 AP on COCO).
+    """
+    plain = retinanet()
+    return replace(
+        plain,
+        augment=_flip_and_scale(0.6),
+        model=replace(
+            plain.model,
+            batch_norm="live",
+            frozen_stages=0,
+            pyramid=PyramidConfig(extra_from="backbone"),
+            heads=_two_heads(TowerConfig(depth=4, width=256, norm="group")),
+        ),
+        loss=LossConfig(classification="focal", smooth_l1_weight=0.0, giou_weight=1.0),
+        optim=OptimConfig(lr=1e-4, ema_width=0.0),
+        length=LengthConfig(epochs=26),
     )
 
 
@@ -161,6 +233,11 @@ def distill_three_stage() -> RunConfig:
             StageConfig(name="logits", share=0.6, weights=_NO_HINTS),
         ),
     )
+
+
+def _flip_and_scale(smallest: float) -> AugmentConfig:
+    """Flips, and sizes between a share of the fitted one and all of it; colours and shapes stay."""
+    return AugmentConfig(scale=(smallest, 1.0), aspect=(1.0, 1.0), brightness=0, contrast=0, saturation=0, hue=0)
 
 
 def _two_heads(tower: TowerConfig) -> tuple[HeadConfig, ...]:

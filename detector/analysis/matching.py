@@ -13,7 +13,8 @@ from detector.evaluate.results import Results
 IOU_THRESHOLDS: Final = np.linspace(0.5, 0.95, 10)
 LIMIT: Final = 100  # detections for an image and class
 NONE: Final = -1
-_CERTAIN: Final = 1 - 1e-10  # the highest IoU that pycocotools asks for
+_NEEDED: Final = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)  # the highest IoU that pycocotools asks for
+_PIECE: Final = 1_000_000  # pairs of boxes at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,13 @@ def match(truth: Objects, found: Results) -> Matches:
     images, classes = found.image_ids[ranked], found.category_ids[ranked]
     objects = np.full((len(IOU_THRESHOLDS), len(ranked)), NONE, np.int64)
     is_ignored = np.zeros(objects.shape, np.bool_)
-    for mine, theirs in _pairs(images, classes, truth):
+    keys = images * truth.num_classes + classes
+    object_keys = truth.image_rows * truth.num_classes + truth.class_rows
+    near = _near(found.boxes_xywh[ranked], keys, truth, object_keys)
+    is_torn = np.bincount(near.detections, minlength=len(ranked))[near.detections] > 1
+    contested = np.unique(keys[near.detections[is_torn]])
+    _match_uncontested(near.of(~np.isin(keys[near.detections], contested)), truth.is_crowd, objects, is_ignored)
+    for mine, theirs in _groups(keys, object_keys, contested):
         # Real objects first, as a stable sort leaves them.
         theirs = theirs[np.argsort(truth.is_crowd[theirs], kind="stable")]
         is_crowd = truth.is_crowd[theirs]
@@ -79,15 +86,18 @@ def iou(
     boxes: NDArray[np.float64], others: NDArray[np.float64], is_crowd: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float64]:
     """Overlap of xywh boxes [n, m]: the shared part of the union, or of the first box where the other is a crowd."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, :2] + boxes[:, None, 2:], others[None, :, :2] + others[None, :, 2:])
+    crowd = np.zeros(len(others), np.bool_) if is_crowd is None else is_crowd
+    return _iou(boxes[:, None], others[None], crowd[None])
+
+
+def _iou(boxes: NDArray[np.float64], others: NDArray[np.float64], is_crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
+    low = np.maximum(boxes[..., :2], others[..., :2])
+    high = np.minimum(boxes[..., :2] + boxes[..., 2:], others[..., :2] + others[..., 2:])
     sides = high - low
-    shared = np.where((sides > 0).all(axis=2), sides.prod(axis=2), 0.0)
-    areas: NDArray[np.float64] = boxes[:, 2:].prod(axis=1)
-    other_areas: NDArray[np.float64] = others[:, 2:].prod(axis=1)
-    union: NDArray[np.float64] = areas[:, None] + other_areas[None] - shared
-    if is_crowd is not None:
-        union = np.where(is_crowd[None], areas[:, None], union)
+    shared = np.where((sides > 0).all(axis=-1), sides.prod(axis=-1), 0.0)
+    areas: NDArray[np.float64] = boxes[..., 2:].prod(axis=-1)
+    other_areas: NDArray[np.float64] = others[..., 2:].prod(axis=-1)
+    union = np.where(is_crowd, areas, areas + other_areas - shared)
     return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
 
 
@@ -102,24 +112,72 @@ def _within_limit(found: Results) -> NDArray[np.int64]:
     return order[rank < LIMIT]
 
 
-def _pairs(
-    images: NDArray[np.int64], classes: NDArray[np.int64], truth: Objects
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Near:
+    """Detections and objects of the same image and class that overlap enough for the lowest threshold."""
+
+    detections: NDArray[np.int64]  # [E]
+    objects: NDArray[np.int64]  # [E]
+    overlaps: NDArray[np.float64]  # [E]
+
+    def of(self, chosen: NDArray[np.bool_]) -> "_Near":
+        return _Near(detections=self.detections[chosen], objects=self.objects[chosen], overlaps=self.overlaps[chosen])
+
+
+def _near(boxes: NDArray[np.float64], keys: NDArray[np.int64], truth: Objects, object_keys: NDArray[np.int64]) -> _Near:
+    order = np.argsort(object_keys, kind="stable")
+    first, last = (np.searchsorted(object_keys[order], keys, side) for side in ("left", "right"))
+    counts = last - first
+    ends = np.cumsum(counts)
+    parts = [_Near(detections=np.empty(0, np.int64), objects=np.empty(0, np.int64), overlaps=np.empty(0))]
+    start = 0
+    while start < len(keys):
+        stop = max(start + 1, int(np.searchsorted(ends, ends[start] - counts[start] + _PIECE, "right")))
+        mine = np.repeat(np.arange(start, stop), counts[start:stop])
+        place = np.arange(len(mine)) - np.repeat(
+            ends[start:stop] - counts[start:stop] - ends[start] + counts[start], counts[start:stop]
+        )
+        theirs = order[first[mine] + place]
+        overlaps = _iou(boxes[mine], truth.boxes_xywh[theirs], truth.is_crowd[theirs])
+        parts.append(_Near(detections=mine, objects=theirs, overlaps=overlaps).of(overlaps >= IOU_THRESHOLDS[0]))
+        start = stop
+    return _Near(
+        detections=np.concatenate([part.detections for part in parts]),
+        objects=np.concatenate([part.objects for part in parts]),
+        overlaps=np.concatenate([part.overlaps for part in parts]),
+    )
+
+
+def _match_uncontested(
+    near: _Near, is_crowd: NDArray[np.bool_], objects: NDArray[np.int64], is_ignored: NDArray[np.bool_]
+) -> None:
+    """Where every detection is near one object at most, each object is met by its best detection that reaches it."""
+    order = np.lexsort((near.detections, near.objects))
+    rows, theirs, overlaps = near.detections[order], near.objects[order], near.overlaps[order]
+    for step, needed in enumerate(_NEEDED):
+        reaches = overlaps >= needed
+        mine, met = rows[reaches], theirs[reaches]
+        is_met = np.ones(len(met), np.bool_)
+        is_met[1:] = met[1:] != met[:-1]
+        is_met |= is_crowd[met]
+        objects[step, mine[is_met]] = met[is_met]
+        is_ignored[step, mine[is_met]] = is_crowd[met[is_met]]
+
+
+def _groups(
+    keys: NDArray[np.int64], object_keys: NDArray[np.int64], wanted: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Detections and objects of each image and class that has both, each in its own order."""
-    keys = images * truth.num_classes + classes
-    order = np.argsort(keys, kind="stable")
-    object_keys = truth.image_rows * truth.num_classes + truth.class_rows
-    object_order = np.argsort(object_keys, kind="stable")
-    both = np.intersect1d(keys, object_keys)
-    bounds = [np.searchsorted(keys[order], both, side) for side in ("left", "right")]
-    object_bounds = [np.searchsorted(object_keys[object_order], both, side) for side in ("left", "right")]
+    """Detections and objects of each wanted key, each in its own order."""
+    order, object_order = (np.argsort(some, kind="stable") for some in (keys, object_keys))
+    bounds = [np.searchsorted(keys[order], wanted, side) for side in ("left", "right")]
+    object_bounds = [np.searchsorted(object_keys[object_order], wanted, side) for side in ("left", "right")]
     for start, stop, first, last in zip(*bounds, *object_bounds, strict=True):
         yield order[start:stop], object_order[first:last]
 
 
 def _greedy(overlaps: NDArray[np.float64], is_crowd: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Column met by each row, best row first; [10, n]. Of equal overlaps the later column is met."""
-    needed = np.minimum(IOU_THRESHOLDS, _CERTAIN)[:, None]
+    needed = _NEEDED[:, None]
     met = np.full((len(needed), len(overlaps)), NONE, np.int64)
     is_free = np.ones((len(needed), len(is_crowd)), np.bool_)
     steps = np.arange(len(needed))

@@ -16,7 +16,7 @@ from detector.benchmark.heads import Settings as BatchSettings
 from detector.benchmark.heads import synthetic_batch
 from detector.config import RunConfig
 from detector.geometry import boxes as box_math
-from detector.model import pretrained
+from detector.model import state_names
 from detector.model.detector import DetectionModel, build
 from detector.model.model_file import TrainedModel
 from detector.types import Batch, LabelMap, Preprocess
@@ -84,7 +84,7 @@ def theirs(image_size: int, device: torch.device, state: dict[str, Tensor] | Non
 def ours(state: dict[str, Tensor], settings: RunConfig, image_size: int, device: torch.device) -> DetectionModel:
     preprocess = Preprocess(canvas_hw=(image_size, image_size))
     model = build(settings, num_classes=NUM_CLASSES, preprocess=preprocess).to(device)
-    model.load_state_dict(pretrained.translate(state, model))
+    model.load_state_dict(state_names.rename(state, "torchvision").state)
     return model
 
 

@@ -150,6 +150,10 @@ class DecodeConfig:
     candidates_per_level: bool = False
     """Count `candidates` for each pyramid level instead of the whole image, as torchvision does."""
     max_detections: int = 100
+    voting: float = 0.0
+    """Above 0 each box that is kept becomes a mean of the boxes around it; see `geometry.suppress.vote`."""
+    mirror: bool = False
+    """Look at each image mirrored too, and suppress among what both views show: better boxes in twice the time."""
 
     def __post_init__(self) -> None:
         require(0 <= self.min_score < 1, "decode.min_score", "at least 0 and below 1", self.min_score)
@@ -158,6 +162,7 @@ class DecodeConfig:
         require(
             1 <= self.max_detections <= 100_000, "decode.max_detections", "between 1 and 100000", self.max_detections
         )
+        require(0 <= self.voting <= 1, "decode.voting", "between 0 and 1", self.voting)
 
 
 def _check_heads(heads: tuple[HeadConfig, ...]) -> None:

@@ -60,6 +60,11 @@ class RunConfig:
                 f"model.batch_norm = sync and memory.checkpoint = {self.memory.checkpoint} do not go together: the "
                 "statistics would be exchanged twice; set memory.checkpoint to none or heads"
             )
+        if self.decode.mirror and self.augment.horizontal_flip == 0:
+            raise ConfigError(
+                "decode.mirror and augment.horizontal_flip = 0 do not go together: the network would be asked about "
+                "mirrored images and has never seen one; set decode.mirror to false"
+            )
         self._check_balance()
         self._check_stages()
         self._check_micro_batches()

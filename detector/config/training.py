@@ -214,7 +214,7 @@ class LengthConfig:
     evaluations: int = 10
     """Times the validation split is scored, evenly spread; the last is at the end."""
     patience: int | None = None
-    """Scorings in a row without a better one that end the run early; null for never."""
+    """Scorings in a row without a gain beyond noise that end the run early; null for never."""
 
     def __post_init__(self) -> None:
         given = {

@@ -1,9 +1,11 @@
-"""Non-maximum suppression of many groups at once."""
+"""Non-maximum suppression of many groups at once, and what the suppressed boxes say of the kept ones."""
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.ops import nms
+
+from detector.geometry import boxes as box_math
 
 # Pixels. Coordinates are rounded to this grid, so that moving a group sideways changes no bit of a width.
 _GRID = 2.0**-20
@@ -30,6 +32,36 @@ def keep_best(
     offsets = _dense_ranks(groups) * span
     shift = torch.stack((offsets, torch.zeros_like(offsets)), dim=-1).repeat(1, 2)
     return nms(snapped + shift, scores.double(), iou_threshold)
+
+
+def vote(
+    kept: Float[Tensor, "b m 4"],
+    kept_labels: Int[Tensor, "b m"],
+    boxes: Float[Tensor, "b k 4"],
+    scores: Float[Tensor, "b k"],
+    labels: Int[Tensor, "b k"],
+    *,
+    width: float,
+) -> Float[Tensor, "b m 4"]:
+    """Each kept box as a mean of the boxes of its class that overlap it (Kim and Lee 2020, PAA, section 3.3).
+
+    They weigh score * exp(-(1 - IoU)^2 / width). The paper's width is 0.025; a larger one hears farther neighbours.
+    A box that nothing overlaps, not even itself, stays.
+
+    Args:
+        kept: xyxy, of each image, out of `boxes`.
+        kept_labels: Their classes.
+        boxes: All that suppression saw.
+        scores: Theirs, in [0, 1].
+        labels: Theirs.
+        width: Above 0.
+    """
+    overlap = box_math.pairwise_iou(kept, boxes)
+    counts = (kept_labels[:, :, None] == labels[:, None]) & (overlap > 0)
+    weights = torch.exp(-((1 - overlap) ** 2) / width) * scores[:, None] * counts
+    totals = weights.sum(-1, keepdim=True)
+    is_alone = totals <= 0
+    return torch.where(is_alone, kept, weights @ boxes / totals.masked_fill(is_alone, 1.0))
 
 
 def _dense_ranks(groups: Int[Tensor, " n"]) -> Float[Tensor, " n"]:

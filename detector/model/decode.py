@@ -66,7 +66,8 @@ def pack(
     is_finite = _is_finite(prediction) & boxes.isfinite().all()
     boxes = torch.minimum(boxes.clamp(min=0), extents_hw.flip(-1).repeat(1, 2)[:, None])
 
-    boxes, scores, labels = boxes.flatten(0, 1), found.scores.flatten(), found.labels.flatten()
+    unsuppressed, boxes = boxes, boxes.flatten(0, 1)
+    scores, labels = found.scores.flatten(), found.labels.flatten()
 
     # Here the host waits, once for all images: suppression is much cheaper for those that can be reported.
     kept = (scores >= config.min_score).nonzero()[:, 0]
@@ -77,7 +78,12 @@ def pack(
     best, is_there = _first(kept, kept // per_image, num_images, min(config.max_detections, per_image))
     facts = (is_finite.expand_as(is_there), is_there, scores[best], labels[best])
     behind = _take(found.class_scores, found.places.flatten()[best])
-    return torch.cat((torch.stack([fact.float() for fact in facts], -1), boxes[best], behind), -1)
+    kept_boxes = boxes[best]
+    if config.voting:
+        kept_boxes = suppress.vote(
+            kept_boxes, labels[best], unsuppressed, found.scores, found.labels, width=config.voting
+        )
+    return torch.cat((torch.stack([fact.float() for fact in facts], -1), kept_boxes, behind), -1)
 
 
 def _first(

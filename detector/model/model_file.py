@@ -27,6 +27,7 @@ from detector.types import LabelMap, Preprocess
 
 FORMAT = "detector-1"
 MOST_CLASSES = 100_000
+HALVES = (torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,26 @@ def write_thresholds(path: Path, thresholds: tuple[float, ...]) -> None:
     _write(path, dict(tensors), {**metadata, "thresholds": json.dumps(thresholds)})
 
 
+def write_half(source: Path, target: Path, dtype: torch.dtype) -> None:
+    """Write a model file again, with weights of half the size; norms and biases, which are few, stay as they are.
+
+    Raises:
+        CheckpointError: as `load`; or a weight is beyond the range of `dtype`.
+        OSError: it cannot be written.
+    """
+    load(source)
+    tensors, metadata = read_tensors(source)
+    halved = {
+        name: tensor.to(dtype) if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+        for name, tensor in tensors.items()
+    }
+    for name, tensor in halved.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            kind = str(dtype).removeprefix("torch.")
+            raise CheckpointError(f"{source}: {name} holds values beyond the range of {kind}; choose bfloat16")
+    _write(target, halved, metadata)
+
+
 def _write(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> None:
     whole = {**metadata, "sha256": _checksum(tensors, metadata)}
     with files.written_whole(path) as temporary:
@@ -100,18 +121,13 @@ def load(path: Path, device: torch.device | str = "cpu") -> TrainedModel:
             f"expected {FORMAT!r}); as a start for training give it to --init"
         )
     require_whole(path, tensors, metadata)
-    try:
-        config = config_file.loads(metadata["config"], source=f"{path} (config inside)")
-        label_map = _label_map(json.loads(metadata["label_map"]))
-        preprocess = Preprocess(**_tuples(json.loads(metadata["preprocess"])))
-        thresholds = _thresholds(metadata, len(label_map))
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        hint = "it was written by another version" if isinstance(error, ConfigError) else "its metadata is incomplete"
-        raise CheckpointError(f"{path}: {hint}: {error}") from error
-    reason = misfit(config, num_classes=len(label_map), preprocess=preprocess, state=tensors)
+    tensors = {name: _widened(tensor) for name, tensor in tensors.items()}
+    inside = describe(path, metadata)
+    config, num_classes, preprocess = inside.config, len(inside.label_map), inside.preprocess
+    reason = misfit(config, num_classes=num_classes, preprocess=preprocess, state=tensors)
     if reason is not None:
         raise CheckpointError(f"{path}: the weights do not fit the configuration inside: {reason}")
-    model = build(config, num_classes=len(label_map), preprocess=preprocess)
+    model = build(config, num_classes=num_classes, preprocess=preprocess)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -119,8 +135,45 @@ def load(path: Path, device: torch.device | str = "cpu") -> TrainedModel:
         raise CheckpointError(f"{path}: the weights do not fit the configuration inside: {reason}") from error
     require_finite(str(path), tensors)
     return TrainedModel(
-        model=model.eval().to(device), config=config, label_map=label_map, preprocess=preprocess, thresholds=thresholds
+        model=model.eval().to(device),
+        config=config,
+        label_map=inside.label_map,
+        preprocess=preprocess,
+        thresholds=inside.thresholds,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inside:
+    """What a model file says of its weights."""
+
+    config: RunConfig
+    label_map: LabelMap
+    preprocess: Preprocess
+    thresholds: tuple[float, ...] | None
+
+
+def describe(path: Path, metadata: Mapping[str, str]) -> Inside:
+    """Read the metadata of a model file.
+
+    Raises:
+        CheckpointError: they are of another version, or incomplete.
+    """
+    try:
+        label_map = _label_map(json.loads(metadata["label_map"]))
+        return Inside(
+            config=config_file.loads(metadata["config"], source=f"{path} (config inside)"),
+            label_map=label_map,
+            preprocess=Preprocess(**_tuples(json.loads(metadata["preprocess"]))),
+            thresholds=_thresholds(metadata, len(label_map)),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        hint = "it was written by another version" if isinstance(error, ConfigError) else "its metadata is incomplete"
+        raise CheckpointError(f"{path}: {hint}: {error}") from error
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in HALVES else tensor
 
 
 def require_whole(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -1,54 +1,96 @@
-"""Start from weights that exist: our own model files, and torchvision's ResNets and RetinaNets."""
+"""Start from weights that exist: our own model files, ResNets of torchvision and timm, detectors of torchvision."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 import torchvision
 from torch import Tensor
+from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 
 from detector.config import Backbone, RunConfig
 from detector.errors import CheckpointError
-from detector.model import torch_file
+from detector.model import class_outputs, model_file, state_names, torch_file, transfer
 from detector.model.detector import DetectionModel
 from detector.model.model_file import FORMAT, read_tensors, require_finite, require_whole
 from detector.model.torch_file import NotPlainError
+from detector.model.transfer import Loaded, Origin
+
+_LAST_LEVEL = 5  # of a backbone
+_TORCHVISION_PRIORS = 9
+_WRAPPERS: Final = (
+    # Averaged weights first: they are the better ones.
+    "state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model_state_dict", "model", "module",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
-    """What an initialisation took over and what keeps its random start."""
+class _File:
+    """Tensors by name, and what a file of ours says of itself."""
 
     source: str
-    taken: tuple[str, ...]
-    random: tuple[str, ...]
-
-    def sentence(self) -> str:
-        parts = sorted({".".join(name.split(".")[: 2 if name.startswith("heads.") else 1]) for name in self.random})
-        rest = f"; random: {len(self.random)} in {', '.join(parts)}" if self.random else ""
-        return f"weights from {self.source}: {len(self.taken)} tensors taken{rest}"
+    tensors: dict[str, Tensor]
+    metadata: Mapping[str, str]
 
 
-def initialise(model: DetectionModel, init: str, config: RunConfig) -> Loaded | None:
+def initialise(model: DetectionModel, init: str, config: RunConfig, classes: Sequence[str]) -> Loaded | None:
     """Fill a fresh model from `none`, `imagenet`, or the path of a weights file.
 
+    Args:
+        model: With random weights.
+        init: Which.
+        config: Of the model.
+        classes: Names, in the order of the model's outputs.
+
     Raises:
-        CheckpointError: the weights cannot be had or read, or not one tensor of them fits.
+        CheckpointError: the weights cannot be had or read, or are of another trunk.
     """
     if init == "none":
         return None
     if init == "imagenet":
-        source, state = "ImageNet (torchvision)", _imagenet(config.model.backbone)
+        file = _File(source="ImageNet (torchvision)", tensors=_imagenet(config.model.backbone), metadata={})
     else:
-        source, state = init, read_state(Path(init))
-    require_finite(source, state)
-    return _take(model, translate(state, model), source)
+        file = _read(Path(init))
+    require_finite(file.source, file.tensors)
+    return transfer.put(model, _origin(file, config, classes), config, classes)
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """State dict of a safetensors file or of a file of `torch.save`, whatever its name; no code in it is ever run.
+def _origin(file: _File, config: RunConfig, classes: Sequence[str]) -> Origin:
+    renamed = state_names.rename(file.tensors, file.source)
+    if renamed.is_torchvision_detector:
+        outputs = len(renamed.state.get("heads.classification.output.bias", ())) // _TORCHVISION_PRIORS
+        coco = tuple(cast("list[str]", RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"]))
+        # The file has no names. So many outputs are COCO's, unless not one class of the data is among them.
+        is_coco = outputs == len(coco) and bool(class_outputs.same_names(classes, coco))
+        return Origin(
+            source=file.source,
+            state=renamed.state,
+            left=renamed.left,
+            classes=coco if is_coco else None,
+            classification="focal",
+            num_priors=_TORCHVISION_PRIORS,
+            delta_std=(1.0, 1.0, 1.0, 1.0),
+            first_level=_LAST_LEVEL + 1 - renamed.num_lateral,
+            normed_towers=frozenset(("classification", "box") if renamed.has_tower_norm else ()),
+        )
+    inside = model_file.describe(Path(file.source), file.metadata) if file.metadata.get("format") == FORMAT else None
+    theirs = config if inside is None else inside.config
+    return Origin(
+        source=file.source,
+        state=renamed.state,
+        left=renamed.left,
+        classes=None if inside is None else inside.label_map.names,
+        classification=theirs.loss.classification,
+        num_priors=transfer.num_priors(theirs.model),
+        delta_std=theirs.model.delta_std,
+        first_level=theirs.model.pyramid.first_level,
+        normed_towers=frozenset(head.name for head in theirs.model.heads if head.tower.norm == "group"),
+    )
+
+
+def _read(path: Path) -> _File:
+    """A safetensors file or a file of `torch.save`, whatever its name; no code in it is ever run.
 
     Raises:
         CheckpointError: the file is missing, is something else, or is a damaged model of ours.
@@ -63,10 +105,10 @@ def read_state(path: Path) -> dict[str, Tensor]:
         return _read_pickled(path)
     if metadata.get("format") == FORMAT:
         require_whole(path, tensors, metadata)
-    return tensors
+    return _File(source=str(path), tensors=tensors, metadata=metadata)
 
 
-def _read_pickled(path: Path) -> dict[str, Tensor]:
+def _read_pickled(path: Path) -> _File:
     try:
         content = torch_file.read(path)
     except OSError as error:
@@ -76,21 +118,23 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
             f"{path}: is not a weights file that can be loaded safely: {error}; --init takes a safetensors file, "
             "or tensors by name as torch.save writes them"
         ) from error
-    entries = _entries(content)
-    state = _entries(entries.get("model", content))
-    tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    wrappers, entries = _unwrapped(_entries(content))
+    tensors = {str(name): value for name, value in entries.items() if isinstance(value, Tensor)}
     if not tensors:
         raise CheckpointError(f"{path}: holds no state dict (a mapping of names to tensors)")
-    return tensors
+    source = f"{path} ({'.'.join(wrappers)})" if wrappers else str(path)
+    return _File(source=source, tensors=tensors, metadata={})
 
 
-def translate(state: Mapping[str, Tensor], model: DetectionModel) -> dict[str, Tensor]:
-    """Names of torchvision's RetinaNet or ResNet turned into ours; our own names stay."""
-    if any(name.startswith("head.classification_head.") for name in state):
-        return _retinanet_keys(state, model)
-    if any(name.startswith("backbone.") for name in state):
-        return dict(state)
-    return _backbone_keys(state)
+def _unwrapped(entries: dict[object, object]) -> tuple[tuple[str, ...], dict[object, object]]:
+    """The state dict in a checkpoint, and under which words it stood there."""
+    for wrapper in _WRAPPERS:
+        inner = _entries(entries.get(wrapper))
+        if inner:
+            words, found = _unwrapped(inner)
+            if any(isinstance(value, Tensor) for value in found.values()):
+                return (wrapper, *words), found
+    return (), entries
 
 
 def _entries(content: object) -> dict[object, object]:
@@ -110,52 +154,3 @@ def _imagenet(name: Backbone) -> dict[str, Tensor]:
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _backbone_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"backbone.{name}": value for name, value in state.items() if not name.startswith("fc.")}
-
-
-_PYRAMID = (
-    (re.compile(r"backbone\.fpn\.inner_blocks\.(\d+)\.(?:0\.)?(\w+)"), r"neck.lateral.\1.\2"),
-    (re.compile(r"backbone\.fpn\.layer_blocks\.(\d+)\.(?:0\.)?(\w+)"), r"neck.output.\1.\2"),
-    (re.compile(r"backbone\.fpn\.extra_blocks\.p6\.(\w+)"), r"neck.extra.0.\1"),
-    (re.compile(r"backbone\.fpn\.extra_blocks\.p7\.(\w+)"), r"neck.extra.1.\1"),
-    (re.compile(r"backbone\.body\.(.+)"), r"backbone.\1"),
-    (re.compile(r"head\.classification_head\.cls_logits\.(\w+)"), r"heads.classification.output.\1"),
-    (re.compile(r"head\.regression_head\.bbox_reg\.(\w+)"), r"heads.box.output.\1"),
-)
-_TOWER = re.compile(r"head\.(classification|regression)_head\.conv\.(\d+)\.(?:(\d)\.)?(weight|bias)")
-
-
-def _retinanet_keys(state: Mapping[str, Tensor], model: DetectionModel) -> dict[str, Tensor]:
-    """To the heads named classification and box, as the recipes name them."""
-    norm_in_towers = any(head.kind == "box" and head.tower.norm == "group" for head in model.heads.configs)
-    result: dict[str, Tensor] = {}
-    for name, value in state.items():
-        if tower := _TOWER.fullmatch(name):
-            head = "classification" if tower[1] == "classification" else "box"
-            result[f"heads.{head}.tower.{_tower_index(int(tower[2]), tower[3], norm_in_towers)}.{tower[4]}"] = value
-            continue
-        for pattern, ours in _PYRAMID:
-            if pattern.fullmatch(name):
-                result[pattern.sub(ours, name)] = value
-                break
-    return result
-
-
-def _tower_index(block: int, part: str | None, norm_in_towers: bool) -> int:
-    """Position in our tower, where each block is convolution, (norm,) ReLU in one flat sequence."""
-    if part is None:  # files from before torchvision 0.12 count convolutions and ReLUs in one sequence themselves
-        return block // 2 * (3 if norm_in_towers else 2)
-    return block * (3 if norm_in_towers else 2) + int(part)
-
-
-def _take(model: DetectionModel, state: Mapping[str, Tensor], source: str) -> Loaded:
-    own = model.state_dict()
-    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
-    if not fitting:
-        raise CheckpointError(f"{source}: not one of its {len(state)} tensors fits this model; check model.backbone")
-    model.load_state_dict(fitting, strict=False)
-    missing = tuple(name for name in own if name not in fitting and not name.endswith("num_batches_tracked"))
-    return Loaded(source=source, taken=tuple(fitting), random=missing)

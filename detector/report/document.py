@@ -9,9 +9,10 @@ from detector.report.html import Html, tag, together
 GENERATOR: Final = "detector report"
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1c1c1c; --faint: #666; --back: #fff; --card: #f4f4f4; --line: #ddd;
-  --link: #0072b2 }
+  --link: #0072b2; --shade: #0005 }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #e8e8e8; --faint: #a0a0a0; --back: #141414; --card: #202020; --line: #383838; --link: #56b4e9 }
+  :root { --ink: #e8e8e8; --faint: #a0a0a0; --back: #141414; --card: #202020; --line: #383838; --link: #56b4e9;
+    --shade: #fff6 }
   img.plot { filter: invert(0.92) hue-rotate(180deg) }
 }
 * { box-sizing: border-box }
@@ -20,7 +21,13 @@ body { margin: 0 auto; padding: 1rem; max-width: 72rem; color: var(--ink); backg
 h1 { font-size: 1.6rem; margin: 0.5rem 0 } h2 { font-size: 1.25rem; margin: 2.2rem 0 0.6rem } h3 { font-size: 1rem }
 nav { display: flex; flex-wrap: wrap; gap: 0.2rem 1rem } a { color: var(--link) }
 p, li { max-width: 46rem } .faint, figcaption { color: var(--faint); font-size: 0.875rem }
-.wide { overflow-x: auto } table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums }
+.wide { overflow-x: auto; background: linear-gradient(to right, var(--back) 2rem, transparent),
+    linear-gradient(to left, var(--back) 2rem, transparent) 100% 0,
+    linear-gradient(to right, var(--shade), transparent), linear-gradient(to left, var(--shade), transparent) 100% 0;
+  background-size: 4rem 100%, 4rem 100%, 1rem 100%, 1rem 100%; background-repeat: no-repeat;
+  background-attachment: local, local, scroll, scroll }
+.broad { min-width: 42rem }
+table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums }
 th, td { text-align: left; overflow-wrap: normal; padding: 0.2rem 0.8rem 0.2rem 0;
   border-bottom: 1px solid var(--line) }
 .n { text-align: right }
@@ -30,10 +37,14 @@ th, td { text-align: left; overflow-wrap: normal; padding: 0.2rem 0.8rem 0.2rem 
 .grid { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)) }
 .plots { grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)) }
 .crops { display: grid; gap: 0.8rem; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)) }
-figure { margin: 0 } img { max-width: 100%; height: auto; display: block; border-radius: 0.3rem }
+figure { margin: 0 } figcaption { margin-top: 0.2rem }
+img { max-width: 100%; height: auto; display: block; border-radius: 0.3rem }
 pre { background: var(--card); padding: 0.7rem; border-radius: 0.5rem; overflow-x: auto; font-size: 0.85rem;
   white-space: pre-wrap }
 summary { cursor: pointer; color: var(--link); margin: 0.5rem 0 }
+@media (max-width: 30rem) {
+  .numbers { gap: 0.5rem } .numbers div { flex: 1; padding: 0.5rem 0.6rem } .numbers div span { font-size: 0.78rem }
+}
 .right { color: #009e73 } .wrong { color: #d55e00 } .missed { color: #2f8fd0 }
 """
 
@@ -73,9 +84,12 @@ def numbers(entries: list[tuple[str, str, str]]) -> Html:
     return tag("div", *cards, class_="numbers")
 
 
-def figure(uri: str, caption: Html | str, *, alt: str, is_plot: bool = False) -> Html:
-    image = tag("img", src=uri, alt=alt, class_="plot" if is_plot else None)
-    return tag("figure", image, tag("figcaption", caption))
+def figure(uri: str, caption: Html | str, *, alt: str, is_plot: bool = False, is_broad: bool = False) -> Html:
+    """A broad picture could not be read on a telephone, so it scrolls by itself there."""
+    kinds = [name for name, holds in (("plot", is_plot), ("broad", is_broad)) if holds]
+    image = tag("img", src=uri, alt=alt, class_=" ".join(kinds) or None)
+    framed = tag("div", image, class_="wide") if is_broad else image
+    return tag("figure", framed, tag("figcaption", caption))
 
 
 def paragraphs(*texts: str) -> Html:

@@ -14,8 +14,8 @@ from detector.fitting.power_law import Forecast, Point, PowerLaw
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito 2008, as in `predict.colours`.
-_COLOURS: Final = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7")
+# Okabe and Ito 2008, as in `predict.colours`; light ones last, which a dark page shows dim.
+_COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _INK: Final = "#333333"
 _FAINT: Final = "#8a8a8a"
 MOST_LINES: Final = 12  # classes that one plot can hold
@@ -24,7 +24,7 @@ _LONGEST_NAME: Final = 20
 _POINTS: Final = 200  # of a curve
 
 
-def svg(draw: "Callable[[Axes], None]", *, width: float = 5.2, height: float = 3.6) -> bytes:
+def svg(draw: "Callable[[Axes], None]", *, width: float = 4.4, height: float = 3.0) -> bytes:
     """One panel, drawn by `draw`; equal input gives equal bytes."""
     # Half a second, which nobody should wait for who wants no picture.
     import matplotlib as mpl
@@ -56,7 +56,7 @@ def errors(analysis: Analysis) -> bytes:
         panel.set_xlabel("AP50 points that it costs", color=_INK)
         panel.margins(x=0.15)
 
-    return svg(draw, height=2.8)
+    return svg(draw, height=2.4)
 
 
 def class_sizes(names: Sequence[str], counts: Sequence[int]) -> bytes:
@@ -172,10 +172,10 @@ def localization(analysis: Analysis) -> bytes:
                 fmt="o", markersize=4, linewidth=1, color=colour, label=f"too {name}",
             )  # fmt: skip
         panel.set_yticks(range(len(groups)), [_plain(one.group) for one in groups], parse_math=False)
-        panel.set_xlabel("median error in percent of the object's side, and its 95 % interval", color=_INK)
-        panel.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+        panel.set_xlabel("median error, percent of the object's side, and its 95 % interval", color=_INK)
+        panel.legend(frameon=False, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(parts))
 
-    return svg(draw, width=6.4, height=1.2 + 0.45 * max(1, len(groups)))
+    return svg(draw, width=5.0, height=1.2 + 0.45 * max(1, len(groups)))
 
 
 def validation(steps: Sequence[int], ap: Sequence[float], ap50: Sequence[float]) -> bytes:

@@ -57,7 +57,8 @@ def training(facts: RunFacts) -> Html | None:
     picture = balance.png(facts.metrics)
     if picture is not None:
         uri = data_uri(picture, "image/png")
-        parts.append(document.figure(uri, "Gradient balance, losses, agreement.", alt="Loss balance", is_plot=True))
+        caption = "Gradient balance, losses, agreement."
+        parts.append(document.figure(uri, caption, alt="Loss balance", is_plot=True, is_broad=True))
     if len(scored) > 1:
         content = plots.validation(
             [row["step"] for row in scored], [row["ap"] for row in scored], [row["ap50"] for row in scored]

@@ -31,6 +31,7 @@ def headline(analysis: Analysis) -> Html:
         f"The costliest kind of error is {worst_kind.kind}: without it AP50 would be "
         f"{100 * worst_kind.ap50_lost:.1f} points higher."
     ]
+    said[:0] = [sentence] if (sentence := weakest(analysis)) else []
     said += [f"{one.group}: {one.sentence()}." for one in clear[:2]]
     counted = f"{scores.num_detections} detections on {scores.num_images} images"
     note = "Ranges: 95 % bootstrap interval over images."
@@ -39,6 +40,29 @@ def headline(analysis: Analysis) -> Html:
         document.numbers(entries),
         document.paragraphs(*said),
         tag("p", f"{counted}. {note}", class_="faint"),
+    )
+
+
+def weakest(analysis: Analysis) -> str | None:
+    """Which class has the lowest AP, and whether finding or boxing loses more of it; None for a single class."""
+    known = [(row, one) for row, one in enumerate(analysis.scores.per_class) if one.num_objects]
+    if len(known) < 2:
+        return None
+    row, least = min(known, key=lambda pair: pair[1].ap)
+    point = analysis.points[row]
+    begin = f"The weakest class is {least.name}, AP {share(least.ap)}."
+    if least.ap50 - least.ap > 1 - least.ap50:
+        gaps = [one.ap50 - one.ap for _, one in known if one is not least]
+        points, of_others = 100 * (least.ap50 - least.ap), 100 * sum(gaps) / len(gaps)
+        return (
+            f"{begin} It is found (AP50 {share(least.ap50)}), but its boxes are not tight: between AP50 and AP it "
+            f"loses {points:.0f} points, the other classes {of_others:.0f}."
+        )
+    if point.recall < point.precision:
+        return f"{begin} Much of it is missed: at the threshold of best F1, {100 * (1 - point.recall):.0f} %."
+    return (
+        f"{begin} It is found where it is not: at the threshold of best F1, {100 * (1 - point.precision):.0f} % of its "
+        "detections are wrong."
     )
 
 

@@ -4,6 +4,7 @@ from detector.run.batch_size import Auto
 from detector.run.comparing import CompareOutcome, compare
 from detector.run.curve import CurveOutcome, learning_curve
 from detector.run.data_paths import DataPaths
+from detector.run.exporting import ExportOutcome, export
 from detector.run.forecasting import Forecast
 from detector.run.predicting import predict
 from detector.run.reporting import ReportOutcome, report
@@ -18,6 +19,7 @@ __all__ = [
     "CurveOutcome",
     "DataPaths",
     "EvalOutcome",
+    "ExportOutcome",
     "Forecast",
     "ReportOutcome",
     "SmokeOutcome",
@@ -25,6 +27,7 @@ __all__ = [
     "compare",
     "evaluate",
     "evaluate_files",
+    "export",
     "forecast",
     "learning_curve",
     "predict",

@@ -42,7 +42,7 @@ def build(material: Material, init: str, world: World, past: Past | None = None)
     config, facts = material.config, material.facts
     torch.manual_seed(config.seed)
     model = network.build(config, num_classes=len(facts.label_map), preprocess=facts.preprocess)
-    weights = pretrained.initialise(model, init, config) if past is None else None
+    weights = pretrained.initialise(model, init, config, facts.label_map.names) if past is None else None
     model.to(facts.device)
     trained = TrainedModel(model=model, config=config, label_map=facts.label_map, preprocess=facts.preprocess)
     learner = _learner(trained, facts.dtype, world)

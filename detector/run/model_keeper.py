@@ -5,12 +5,15 @@ import json
 from collections.abc import Callable
 
 from detector import files
-from detector.evaluate import coco, text
-from detector.evaluate.coco import Scores
+from detector.analysis import bootstrap, matching
+from detector.data.layout import SplitFiles
+from detector.evaluate import coco, engines, text
+from detector.evaluate.coco import Scores, Truth
+from detector.evaluate.results import Results
 from detector.model import model_file
 from detector.model.detector import DetectionModel
 from detector.model.model_file import TrainedModel
-from detector.run import finding
+from detector.run import confirming, finding
 from detector.run.material import Material
 from detector.train.distributed import World
 from detector.train.engine import Outcome
@@ -32,12 +35,17 @@ class ModelKeeper:
         self._dtype = material.facts.dtype
         self._folder = folder
         self._record = record
+        self._truth: Truth | None = None
         self._scores: Scores | None = None
+        self._circumstances = confirming.circumstances(trained.config, material.identity, world)
         self._named: set[str] = set()
 
     def hooks(self) -> Hooks:
         return Hooks(
-            evaluate=self.evaluate if self._val_columns else None, keep_best=self.keep_best, keep_last=self.keep_last
+            evaluate=self.evaluate if self._val_columns else None,
+            keep_best=self.keep_best,
+            keep_last=self.keep_last,
+            confirm=self.confirm,
         )
 
     def evaluate(self, candidate: DetectionModel, should_stop: Callable[[], bool]) -> Quality | None:
@@ -52,10 +60,20 @@ class ModelKeeper:
         )
         if results is None:
             return None
-        first = self._world.is_first
-        self._scores = self._world.share(coco.score(self._val_columns.annotations, results) if first else None)
-        assert self._scores is not None
-        return Quality(ap=self._scores.ap, ap50=self._scores.ap50)
+        scored = self._world.share(self._score(results) if self._world.is_first else None)
+        assert scored is not None
+        self._scores, resampled = scored
+        return Quality(ap=self._scores.ap, ap50=self._scores.ap50, resampled=resampled)
+
+    def _score(self, results: Results) -> tuple[Scores, tuple[float, ...]]:
+        """The numbers, and AP of the resamplings by which one scoring is told from another."""
+        assert self._val_columns is not None
+        if self._truth is None:
+            self._truth = coco.read_truth(self._val_columns.annotations)
+        found = coco.by_row(results, self._truth)
+        curves = engines.curves("hotcoco", self._truth.objects, found)
+        resampled = bootstrap.resampled_ap(matching.match(self._truth.objects, found))
+        return coco.scores_of(curves, self._truth, found), resampled
 
     def keep_best(self, candidate: DetectionModel) -> None:
         """Of several processes the first writes; where it cannot, all hear of it."""
@@ -72,13 +90,28 @@ class ModelKeeper:
     def _write_best(self, candidate: DetectionModel) -> None:
         model_file.save(self._folder.best, self._with(candidate))
         if self._scores is not None:
-            content = json.dumps(text.as_json(self._scores), indent=2, allow_nan=False) + "\n"
+            values = {**text.as_json(self._scores), confirming.SCORED_ON: self._circumstances}
+            content = json.dumps(values, indent=2, allow_nan=False) + "\n"
             with files.written_whole(self._folder.best_scores) as temporary:
                 temporary.write_text(content, encoding="utf-8")
 
     def keep_last(self, candidate: DetectionModel) -> None:
         if self._world.is_first:
             model_file.save(self._folder.last, self._with(candidate))
+
+    def confirm(self, should_stop: Callable[[], bool]) -> None:
+        """Score the file of the best model as `detector eval` does; see `confirming`."""
+        assert self._val_columns is not None
+        split = SplitFiles(annotations=self._val_columns.annotations, images=self._val_columns.images)
+        confirming.confirm(
+            self._folder,
+            split,
+            self._world,
+            self._circumstances,
+            say=self._record.say,
+            should_stop=should_stop,
+            dtype=self._dtype,
+        )
 
     def scores_of(self, outcome: Outcome) -> Scores | None:
         """Of the best model; it may have been found by an earlier process."""

@@ -106,7 +106,7 @@ def replan(
     loop = dataclasses.replace(
         state.loop,
         evaluations=plans[1].evaluations_due(now),
-        evaluations_since_best=0,
+        evaluations_since_reference=0,
         finished=False,
     )
     said = (

@@ -2,15 +2,18 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from detector import files, progress
 from detector.analysis import bootstrap, matching
 from detector.data import coco, layout
+from detector.data.layout import SplitFiles
 from detector.errors import CheckpointError, ConfigError
 from detector.evaluate import coco as coco_scores
 from detector.evaluate import named, text
@@ -24,9 +27,10 @@ from detector.out_folder import OutFolder
 from detector.predict import ensemble
 from detector.run import finding, thresholds
 from detector.run.data_paths import DataPaths
-from detector.run.thresholds import ClassPoint
+from detector.run.thresholds import ClassPoint, Wanted
 from detector.train import distributed
 from detector.train.distributed import World
+from detector.types import LabelMap
 
 _RESULTS = "predictions.json"
 _SCORES = "scores.json"
@@ -86,34 +90,102 @@ def _evaluate(
     fused = "" if len(checkpoints) == 1 else f"-of-{len(checkpoints)}"
     # Before the models are run, since that may take an hour.
     place = out if out is not None else checkpoints[0].parent / f"eval-{part}{fused}"
-    with OutFolder.claim(place, "eval") if world.is_first else nullcontext() as folder:
-        if folder is not None:
-            folder.require_free((_RESULTS, _SCORES))
-        models = [model_file.load(checkpoint, world.device) for checkpoint in checkpoints]
-        labels = ensemble.merge_label_maps([model.label_map for model in models], [str(path) for path in checkpoints])
-        columns = coco.read(found.annotations, found.images, label_map=labels)
-        unreadable: dict[str, None] = {}
+    with claimed(place) if world.is_first else nullcontext() as folder:
         with progress.shown("scoring") if world.is_first else nullcontext() as show:
-            results = finding.find(models, columns, world, lambda reason: unreadable.update({reason: None}), show)
-        assert results is not None  # nobody asked to stop
-        outcome: EvalOutcome | None = None
-        if folder is not None:
-            truth = coco_scores.read_truth(found.annotations)
-            matches = matching.match(truth.objects, coco_scores.by_row(results, truth))
-            outcome = EvalOutcome(
-                scores=coco_scores.score(columns.annotations, results, engine=engine),
-                intervals=bootstrap.intervals(matches),
-                thresholds=() if aim is None else thresholds.choose(aim, matches, truth, labels),
-                results_path=folder.path / _RESULTS,
-                scores_path=folder.path / _SCORES,
-                unreadable=tuple(unreadable),
-            )
-            if outcome.thresholds:
-                model_file.write_thresholds(checkpoints[0], tuple(one.point.threshold for one in outcome.thresholds))
-            _write(folder, outcome.scores, outcome.intervals, results, _made_from(checkpoints, found.annotations))
+            seen = look(checkpoints, found, world, show=show)
+        assert seen is not None  # nobody asked to stop
+        outcome = None if folder is None else scored(folder, seen, engine=engine, aim=aim)
     outcome = world.share(outcome)
     assert outcome is not None
     return dataclasses.replace(outcome, is_first=world.is_first)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What model files find in a split."""
+
+    checkpoints: tuple[Path, ...]
+    labels: LabelMap
+    annotations: Path
+    results: Results
+    unreadable: tuple[str, ...]
+
+
+def look(
+    checkpoints: Sequence[Path],
+    files_of_split: SplitFiles,
+    world: World,
+    *,
+    show: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+    dtype: torch.dtype | None = None,
+) -> Seen | None:
+    """Load the models and run them; None where somebody asked to stop.
+
+    Args:
+        checkpoints: The model files.
+        files_of_split: The data.
+        world: The processes that call this, each of which looks at its share of the images.
+        show: Told how far it is.
+        should_stop: Asked now and then.
+        dtype: Of the convolutions; None for what the settings of each model say.
+    """
+    models = [model_file.load(checkpoint, world.device) for checkpoint in checkpoints]
+    labels = ensemble.merge_label_maps([model.label_map for model in models], [str(path) for path in checkpoints])
+    columns = coco.read(files_of_split.annotations, files_of_split.images, label_map=labels)
+    unreadable: dict[str, None] = {}
+    results = finding.find(
+        models,
+        columns,
+        world,
+        lambda reason: unreadable.update({reason: None}),
+        show,
+        should_stop=should_stop,
+        dtype=dtype,
+    )
+    if results is None:
+        return None
+    return Seen(
+        checkpoints=tuple(checkpoints),
+        labels=labels,
+        annotations=files_of_split.annotations,
+        results=results,
+        unreadable=tuple(unreadable),
+    )
+
+
+def claimed(place: Path) -> OutFolder:
+    """The folder for what `scored` writes.
+
+    Raises:
+        ConfigError: it holds the files of somebody else, or cannot be written.
+    """
+    folder = OutFolder.claim(place, "eval")
+    folder.require_free((_RESULTS, _SCORES))
+    return folder
+
+
+def scored(folder: OutFolder, seen: Seen, *, engine: Engine = "hotcoco", aim: Wanted | None = None) -> EvalOutcome:
+    """Score what was seen, and write detections and scores.
+
+    Raises:
+        ConfigError: they cannot be written.
+    """
+    truth = coco_scores.read_truth(seen.annotations)
+    matches = matching.match(truth.objects, coco_scores.by_row(seen.results, truth))
+    outcome = EvalOutcome(
+        scores=coco_scores.score(seen.annotations, seen.results, engine=engine),
+        intervals=bootstrap.intervals(matches),
+        thresholds=() if aim is None else thresholds.choose(aim, matches, truth, seen.labels),
+        results_path=folder.path / _RESULTS,
+        scores_path=folder.path / _SCORES,
+        unreadable=seen.unreadable,
+    )
+    if outcome.thresholds:
+        model_file.write_thresholds(seen.checkpoints[0], tuple(one.point.threshold for one in outcome.thresholds))
+    made_from = _made_from(seen.checkpoints, seen.annotations)
+    _write(folder, outcome.scores, outcome.intervals, seen.results, made_from)
+    return outcome
 
 
 def evaluate_files(

@@ -26,7 +26,7 @@ from detector.model import model_file, torch_file
 from detector.model.torch_file import NotPlainError
 from detector.train.state import TrainingState
 
-FORMAT = "detector-state-1"
+FORMAT = "detector-state-2"
 KEPT = 2
 """The newest and the one before it."""
 WEIGHTS, REST, MANIFEST = "weights.safetensors", "state.pt", "manifest.json"

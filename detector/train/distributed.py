@@ -13,9 +13,13 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.distributed import (
+    PrefixStore,  # pyright: ignore[reportPrivateImportUsage]
+    rendezvous,  # pyright: ignore[reportPrivateImportUsage, reportUnknownVariableType]
+)
 
 from detector.errors import ConfigError, DetectorError
-from detector.train import heartbeat
+from detector.train import heartbeat, meeting
 
 # A process may rightly wait long, for the scoring of another or for a slow disk; a dead one is found by its heartbeat.
 PATIENCE = timedelta(minutes=30)
@@ -98,9 +102,17 @@ def joined(device: torch.device) -> Generator[World]:
         device=_own_device(device, _of_environment("LOCAL_RANK", 0)),
     )
     backend = "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl"
-    torch.distributed.init_process_group(backend, timeout=PATIENCE)
+    store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
+    start = meeting.agree(store, world.rank, world.size, PATIENCE)
+    torch.distributed.init_process_group(
+        backend,
+        store=PrefixStore(start, store),
+        rank=world.rank,
+        world_size=world.size,
+        timeout=PATIENCE,
+    )
     # Not destroyed where the block raises: NCCL would wait for those that are still at work.
-    with heartbeat.kept(world.rank, world.size):
+    with heartbeat.kept(world.rank, world.size, start):
         try:
             yield world
             world.highest([0.0])  # nobody leaves before all have done their part

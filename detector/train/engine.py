@@ -169,7 +169,7 @@ class _Loop:
     @property
     def _is_patience_lost(self) -> bool:
         patience = self._task.config.length.patience
-        return patience is not None and self._keeper.since_best >= patience
+        return patience is not None and self._keeper.since_reference >= patience
 
     def _agree(self) -> None:
         for reason in self._agreement.reach(self._is_save_due, self._news):
@@ -236,7 +236,7 @@ class _Loop:
             self._agree()  # on who asked, where that was during the last scoring
         if self._finished:
             early = self._progress < 1
-            why = f"; {self._keeper.since_best} scorings brought nothing better" if early else ""
+            why = f"; {self._keeper.since_reference} scorings brought no clear gain" if early else ""
             self._record.ended("finished", f"{self._learner.steps} steps{why}")
         else:
             self._record.say(f"interrupted at step {self._learner.steps}: the weights of this step are kept")
@@ -266,7 +266,8 @@ class _Loop:
                 seconds=self._clock.seconds,
                 evaluations=self._keeper.evaluations,
                 best=self._keeper.best,
-                evaluations_since_best=self._keeper.since_best,
+                reference=self._keeper.reference,
+                evaluations_since_reference=self._keeper.since_reference,
                 skipped=self._health.skipped,
                 skipped_in_a_row=self._health.in_a_row,
                 rollbacks=self._from.rollbacks,

@@ -13,28 +13,29 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 
-from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
+from torch.distributed import PrefixStore, Store, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 INTERVAL = 3.0  # seconds
 SILENCE = 40.0  # seconds; the interpreter may be held that long by nothing that we call
 EXIT_CODE = 1
+_LOST = "lost"
 
 
 @contextmanager
-def kept(rank: int, size: int) -> Generator[None]:
-    """Beat until the end of the block, and end this process if another one dies."""
+def kept(rank: int, size: int, start: str) -> Generator[None]:
+    """Beat until the end of the block, and end this process if another one dies.
+
+    `start` names the start of the processes, see `meeting`.
+    """
     # A connection of its own: the other one may be waiting for an answer.
-    store = TCPStore(
-        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timedelta(seconds=SILENCE)
-    )
-    # Of this start: some versions of torchrun keep the store of the one before.
-    prefix = f"detector/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-    beats = [f"{prefix}/alive/{number}" for number in range(size)]
+    patience = timedelta(seconds=SILENCE)
+    master = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = PrefixStore(start, TCPStore(*master, is_master=False, timeout=patience))
+    beats = [f"alive/{number}" for number in range(size)]
     store.set(beats[rank], "0")
     over = threading.Event()
     listened = beats if rank == 0 else beats[:1]
-    args = (store, beats[rank], listened, f"{prefix}/lost", over)
-    thread = threading.Thread(target=_beat, args=args, name="heartbeat", daemon=True)
+    thread = threading.Thread(target=_beat, args=(store, beats[rank], listened, over), name="heartbeat", daemon=True)
     thread.start()
     try:
         yield
@@ -43,7 +44,7 @@ def kept(rank: int, size: int) -> Generator[None]:
         thread.join(INTERVAL)
 
 
-def _beat(store: TCPStore, own: str, listened: list[str], lost: str, over: threading.Event) -> None:
+def _beat(store: Store, own: str, listened: list[str], over: threading.Event) -> None:
     last: list[bytes] = []
     heard = [time.monotonic()] * len(listened)
     count = 0
@@ -52,7 +53,7 @@ def _beat(store: TCPStore, own: str, listened: list[str], lost: str, over: threa
         try:
             store.set(own, str(count))
             found = store.multi_get(listened)
-            is_lost = store.check([lost])
+            is_lost = store.check([_LOST])
         except RuntimeError:  # whoever holds the store is gone
             found, is_lost = last, True
         now = time.monotonic()
@@ -63,13 +64,13 @@ def _beat(store: TCPStore, own: str, listened: list[str], lost: str, over: threa
         if silent or is_lost:
             if over.wait(INTERVAL):
                 return  # the others were only faster to end
-            _end(store, lost, silent)
+            _end(store, silent)
 
 
-def _end(store: TCPStore, lost: str, silent: list[str]) -> None:
+def _end(store: Store, silent: list[str]) -> None:
     who = f"process {', '.join(silent)} has not been heard of for {SILENCE:g} seconds" if silent else "one is gone"
     sys.stderr.write(f"error: not all processes of this training live: {who}; the same command goes on\n")
     sys.stderr.flush()
     with suppress(RuntimeError):  # the store may have gone with the process
-        store.set(lost, "1")
+        store.set(_LOST, "1")
     os._exit(EXIT_CODE)  # the main thread may never come back from where it waits

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from detector.model.detector import DetectionModel
+from detector.train import noise
 from detector.train.learner import Learner
 from detector.train.record import EvaluationMetrics, Record
 from detector.train.state import LoopState, Quality
@@ -18,10 +19,21 @@ class Hooks:
     no such split."""
     keep_best: Callable[[DetectionModel], None]
     keep_last: Callable[[DetectionModel], None]
+    confirm: Callable[[Callable[[], bool]], None] | None = None
+    """Score the file of the best model anew at the end, asking now and then whether to leave it; raises where it gives
+    other numbers."""
 
 
 class Keeper:
-    """Scores the model when asked and keeps the best."""
+    """Scores the model when asked and keeps the best.
+
+    The best has the highest AP, also where the gain is within noise: of two models scored on the same images, the one
+    that scored higher is the better guess for other images too, however small the gain. To prefer the later of two that
+    are within noise of one another would follow a run that overfits down, each step of it within noise of the one
+    before. Of equal scores the later is kept: it has learned longer.
+
+    Patience counts from the reference, not from the best: gains that are each within noise are clear once they add up.
+    """
 
     def __init__(
         self,
@@ -41,7 +53,8 @@ class Keeper:
         self._scored_at: int | None = None
         self.best = loop.best
         self.evaluations = loop.evaluations
-        self.since_best = loop.evaluations_since_best
+        self.reference = loop.reference
+        self.since_reference = loop.evaluations_since_reference
 
     def evaluate(self, learner: Learner, epoch: float, seconds: float) -> bool:
         """Whether it came to an end."""
@@ -51,14 +64,25 @@ class Keeper:
         quality = self._hooks.evaluate(learner.kept, self._hurry)
         if quality is None:
             return False
-        is_best = self.best is None or quality.ap >= self.best.ap
+        gain = None if self.best is None else noise.gain(quality, self.best)
+        is_best = gain is None or gain.value >= 0
         if is_best and self._keep_best(learner):
             self.best = quality
-        self.since_best = 0 if is_best else self.since_best + 1
+        if self.reference is None or noise.gain(quality, self.reference).is_clear:
+            self.reference, self.since_reference = quality, 0
+        else:
+            self.since_reference += 1
         self._scored_at = learner.steps
         self._record.evaluation(
             EvaluationMetrics(
-                step=learner.steps, epoch=epoch, seconds=seconds, ap=quality.ap, ap50=quality.ap50, is_best=is_best
+                step=learner.steps,
+                epoch=epoch,
+                seconds=seconds,
+                ap=quality.ap,
+                ap50=quality.ap50,
+                is_best=is_best,
+                gain=None if gain is None else gain.value,
+                noise=None if gain is None else gain.noise,
             )
         )
         return True
@@ -71,6 +95,8 @@ class Keeper:
         )
         if not self._has_best:  # users look for a model under this name
             self._hooks.keep_best(learner.kept)
+        if is_done and self._hooks.confirm is not None and self.best is not None:
+            self._hooks.confirm(self._hurry)
         return is_done
 
     def _keep_best(self, learner: Learner) -> bool:

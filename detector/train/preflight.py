@@ -110,10 +110,13 @@ def estimate(plan: Plan, shares: Sequence[float], step_seconds: Sequence[float],
         scoring_seconds: Of one scoring.
     """
     scoring = plan.evaluations * scoring_seconds
+    confirming = scoring_seconds if plan.evaluations else 0.0  # the best model is scored anew at the end
     if plan.steps is not None:
         mean = sum(share * seconds for share, seconds in zip(shares, step_seconds, strict=True))
-        return Estimate(seconds=plan.steps * mean + scoring, steps=plan.steps, evaluations=plan.evaluations)
+        return Estimate(
+            seconds=plan.steps * mean + scoring + confirming, steps=plan.steps, evaluations=plan.evaluations
+        )
     assert plan.seconds is not None
     training = max(0.0, plan.seconds - scoring)
     steps = sum(share * training / seconds for share, seconds in zip(shares, step_seconds, strict=True))
-    return Estimate(seconds=plan.seconds, steps=int(steps), evaluations=plan.evaluations)
+    return Estimate(seconds=plan.seconds + confirming, steps=int(steps), evaluations=plan.evaluations)

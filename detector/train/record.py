@@ -69,6 +69,16 @@ class EvaluationMetrics:
     ap: float
     ap50: float
     is_best: bool
+    gain: float | None = None  # of AP, over the best before
+    noise: float | None = None  # standard error of that gain, for other images of the same kind
+
+    def words(self) -> str:
+        """On the best so far."""
+        if not self.is_best:
+            return ""
+        if self.gain is None or self.noise is None or self.gain > self.noise:
+            return "  (best so far)"
+        return f"  (best so far, within noise: {self.gain:+.3f}, noise {self.noise:.3f})"
 
 
 def describe(m: StepMetrics, *, has_stages: bool) -> str:
@@ -189,10 +199,9 @@ class Record:
         self._draw({"validation/AP": metrics.ap, "validation/AP50": metrics.ap50}, metrics.step)
         best_ap = metrics.ap if metrics.is_best else self._status.best_ap
         self.update(ap=metrics.ap, best_ap=best_ap)
-        best = "  (best so far)" if metrics.is_best else ""
         self.say(
             f"validation at step {metrics.step}, epoch {metrics.epoch:.1f}: "
-            f"AP {metrics.ap:.3f}  AP50 {metrics.ap50:.3f}{best}"
+            f"AP {metrics.ap:.3f}  AP50 {metrics.ap50:.3f}{metrics.words()}"
         )
 
     def saved(self, step: int) -> None:

@@ -25,6 +25,8 @@ class Quality:
 
     ap: float
     ap50: float
+    resampled: tuple[float, ...] = ()
+    """AP of resamplings of the split, the same ones in every scoring of a run; -1 where it is not defined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,9 @@ class LoopState:
     evaluations: int = 0
     """Scorings of the validation split that are behind us."""
     best: Quality | None = None
-    evaluations_since_best: int = 0
+    reference: Quality | None = None
+    """The last that was clearly better than the reference before it."""
+    evaluations_since_reference: int = 0
     skipped: int = 0
     """Steps whose loss or gradient was not finite."""
     skipped_in_a_row: int = 0
@@ -140,11 +144,17 @@ class TrainingState:
         learner["average"] = _below(AVERAGE, weights) if learner["average"] else None
         loop = dict(rest["loop"])
         loop["unreadable"] = tuple(loop["unreadable"])
-        loop["best"] = None if loop["best"] is None else Quality(**loop["best"])
+        for name in ("best", "reference"):
+            loop[name] = None if loop[name] is None else _quality(loop[name])
         streams = rest["random"]
         _require_all(LearnerState, learner)
         _require_all(LoopState, loop)
         return cls(learner=LearnerState(**learner), loop=LoopState(**loop), random=RandomStreams(**streams))
+
+
+def _quality(found: Mapping[str, Any]) -> Quality:
+    _require_all(Quality, found)
+    return Quality(ap=found["ap"], ap50=found["ap50"], resampled=tuple(found["resampled"]))
 
 
 def _require_all(kind: type, found: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detector import benchmark_cli, cli, options, report_options
+from detector import benchmark_cli, cli, export_options, options, report_options
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
@@ -18,6 +18,17 @@ DOCUMENTS = [
 ]
 FENCE = re.compile(r"^ *```([^\n]*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 PLACEHOLDER = re.compile(r"[\[\]<]|\.\.\.|\b(?:DATA|CHECKPOINT|SOURCE)\b")
+PARSERS = {
+    "train": options.parse_train,
+    "eval": options.parse_evaluate,
+    "predict": options.parse_predict,
+    "export": export_options.parse_export,
+    "report": report_options.parse_report,
+    "compare": report_options.parse_compare,
+    "status": report_options.parse_status,
+    "replay": report_options.parse_replay,
+    "benchmark": benchmark_cli.parse,
+}
 OURS = re.compile(r"(?:^|&& |; )(?:\$ )?(?:detector |make |python3? -m detector |python3? tools/)")
 
 
@@ -50,6 +61,8 @@ def check(words: list[str]) -> None:
             parse(command, argv)
         case ["python" | "python3", "-m", "detector", command, *argv]:
             parse(command, argv)
+        case ["python" | "python3", tool, *_] if tool.startswith("tools/experiments/"):
+            assert (ROOT / tool).is_file(), f"no {tool}"
         case ["python" | "python3", tool, *argv] if tool.startswith("tools/"):
             assert (ROOT / tool).is_file(), f"no {tool}"
             parse(Path(tool).stem, argv)
@@ -61,25 +74,8 @@ def parse(command: str, argv: list[str]) -> None:
     if command == "--help" or "--help" in argv:
         assert command in {"--help", *cli.COMMANDS}
         return
-    match command:
-        case "train":
-            options.parse_train(argv)
-        case "eval":
-            options.parse_evaluate(argv)
-        case "predict":
-            options.parse_predict(argv)
-        case "report":
-            report_options.parse_report(argv)
-        case "compare":
-            report_options.parse_compare(argv)
-        case "status":
-            report_options.parse_status(argv)
-        case "replay":
-            report_options.parse_replay(argv)
-        case "benchmark":
-            benchmark_cli.parse(argv)
-        case _:
-            raise AssertionError(f"no command {command}")
+    assert command in PARSERS, f"no command {command}"
+    PARSERS[command](argv)
 
 
 def test_every_command_in_the_documents_would_start() -> None:
@@ -116,6 +112,7 @@ def test_a_synopsis_is_left_out() -> None:
         "detector train d --stepz 3",
         "detector eval m d --split tset",
         "python tools/nowhere.py d",
+        "python tools/experiments/nowhere.py d",
         "python -m detector train --no-such-option",
         "python tools/train.py d --lr high",
     ],

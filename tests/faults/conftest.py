@@ -1,14 +1,12 @@
 """Runs that take a second or two, and faults that strike them."""
 
 import hashlib
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.faults import many
 from tests.integration import shapes
 from tests.integration.conftest import TINY
 
@@ -33,15 +31,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def child(
-    data: Path, out: Path, *options: str, fault: str = "none", seconds: float = 300, **environment: str
+    data: Path, out: Path, *options: str, fault: str = "none", seconds: float = many.PATIENCE, **environment: str
 ) -> tuple[int, str]:
-    """Exit code and standard error of one process."""
-    command = [sys.executable, "-m", "tests.faults.child", fault, str(data), "--out", str(out), *options]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds, check=False
+    """Exit code and what one process said."""
+    ended = many.run(
+        *("train", str(data), "--out", str(out), *options),
+        logs=out,
+        size=1,
+        faults={0: fault},
+        environment=environment,
+        seconds=seconds,
     )
-    return done.returncode, done.stderr
+    assert ended.codes[0] is not None, f"still running after {seconds:g} seconds: {ended.said[0]}"
+    return ended.codes[0], ended.said[0]
 
 
 def weights_sum(out: Path) -> str:

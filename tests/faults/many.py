@@ -1,4 +1,4 @@
-"""Processes that train together as torchrun would start them, forked from one that has everything imported."""
+"""Processes that train, alone or as torchrun starts them, forked from one that has everything imported."""
 
 import multiprocessing
 import os
@@ -44,6 +44,8 @@ def run(
     size: int = 2,
     faults: Mapping[int, str] | None = None,
     awaited: Sequence[int] | None = None,
+    environment: Mapping[str, str] | None = None,
+    seconds: float = PATIENCE,
 ) -> Ended:
     """A command by several processes, each of which may have a fault and writes what it says beside `logs`.
 
@@ -52,6 +54,7 @@ def run(
     port = _free_port()
     files = [logs.with_name(f"{logs.name}-{rank}.txt") for rank in range(size)]
     common = {
+        **(environment or {}),
         "WORLD_SIZE": str(size),
         "LOCAL_WORLD_SIZE": str(size),
         "MASTER_ADDR": "127.0.0.1",
@@ -73,8 +76,8 @@ def run(
         process.start()
     left = {processes[rank].sentinel for rank in (range(size) if awaited is None else awaited)}
     begun, ends = time.monotonic(), list[float]()
-    while left and time.monotonic() - begun < PATIENCE:
-        ended = set(wait([*left], PATIENCE))
+    while left and time.monotonic() - begun < seconds:
+        ended = set(wait([*left], seconds))
         left -= ended
         ends += [time.monotonic()] * len(ended)
     codes = tuple(process.exitcode for process in processes)

@@ -51,6 +51,7 @@ def of_two(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ended = many.train(data, out, *steps(STEPS), *SAME)
     assert ended.codes == (0, 0), ended.said
     assert "processes: 2, each with 1 images a step" in ended.said[0]
+    assert "scores of best.safetensors confirmed to 0.001: AP" in ended.said[0]
     assert ended.said[1] == ""
     return out
 

@@ -31,6 +31,7 @@ from tests.unit.train.test_learner import assert_equal as assert_same
 
 IDENTITY = Identity(config="", classes=(), splits={}, teacher=None, device="cpu", precision="float32", environment={})
 STEPS, SAVED = 6, 3
+BEST = Quality(ap=0.5, ap50=0.0, resampled=(0.5, 0.4))
 CONFIG = make.config(
     {
         "length.minutes": None,
@@ -74,7 +75,7 @@ class Run:
             yield dataclasses.replace(batch, unreadable=("a.jpg: gone",))
 
     def evaluate(self, model: DetectionModel, should_stop: Callable[[], bool]) -> Quality:
-        quality = Quality(ap=0.1 if self.scored else 0.5, ap50=0.0)
+        quality = Quality(ap=0.1, ap50=0.0, resampled=(0.1, 0.2)) if self.scored else BEST
         self.scored = True
         self.calls.append(float(next(model.parameters()).double().sum()))
         return quality
@@ -149,9 +150,9 @@ def saved(states: list[TrainingState]) -> TrainingState:
     """In the middle, with something to lose in every item."""
     middle = next(one for one in states if one.learner.steps == SAVED)
     assert middle.learner.stage == 1
-    assert middle.loop.best == Quality(ap=0.5, ap50=0.0)
+    assert middle.loop.best == middle.loop.reference == BEST
     loop = dataclasses.replace(
-        middle.loop, seconds=1000.0, skipped=2, skipped_in_a_row=1, rollbacks=1, evaluations_since_best=1
+        middle.loop, seconds=1000.0, skipped=2, skipped_in_a_row=1, rollbacks=1, evaluations_since_reference=1
     )
     learner = dataclasses.replace(middle.learner, lr_scale=0.5)
     return dataclasses.replace(middle, loop=loop, learner=learner)

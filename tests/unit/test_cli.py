@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import detector
-from detector import cli, config, config_file, options, recipes
+from detector import cli, config, config_file, export_options, options, recipes
 from detector.errors import CheckpointError, ConfigError, DataError, DetectorError
 from detector.evaluate.coco import ClassScore, Scores
 from detector.fitting.choice import AutoRecipe
@@ -132,6 +132,7 @@ def settings(*argv: str) -> config.RunConfig:
 
 def test_the_default_recipe_is_fitted_to_the_data() -> None:
     assert resolved() == resolved("--recipe", "auto") == AutoRecipe(changes={})
+    assert resolved("--set", "augment.horizontal_flip=0") == AutoRecipe(changes={"augment.horizontal_flip": 0})
     own = {"data.image_size": 96, "length.epochs": None, "length.steps": 3, "length.minutes": None, "seed": 1}
     assert resolved("--steps", "3", "--image-size", "96", "--set", "seed=1") == AutoRecipe(changes=own)
 
@@ -589,6 +590,14 @@ def test_examples_parse(run: Run, monkeypatch: pytest.MonkeyPatch, form: str, ex
     assert len(lines) >= 3
     for _, *argv in lines:
         assert cli.main(argv) == 0, argv
+
+
+def test_examples_of_export_parse() -> None:
+    examples = [line.split() for line in export_options.EXPORT_EXAMPLES.splitlines() if line.startswith("  detector ")]
+    assert len(examples) == 2
+    for _, command, *argv in examples:
+        assert command == "export"
+        assert export_options.parse_export(argv).out == Path("small.safetensors")
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["train", "--help"]], ids=" ".join)

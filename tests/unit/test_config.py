@@ -594,6 +594,7 @@ def test_a_head_that_is_not_there_by_an_override(key: str, message: str) -> None
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"decode.mirror": True, "augment.horizontal_flip": 0}, "decode.mirror and augment.horizontal_flip = 0"),
         ({"model.neck": "pool"}, "assign.kind = atss does not go with model.neck = pool"),
         ({"assign.kind": "main"}, "assign.kind = main does not go with model.neck = pyramid"),
         (
@@ -615,7 +616,7 @@ def test_a_head_that_is_not_there_by_an_override(key: str, message: str) -> None
         ),
     ],
 )
-def test_one_answer_an_image_is_all_or_nothing(changes: dict[str, Any], message: str) -> None:
+def test_settings_that_do_not_go_together(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         config_file.override(RunConfig(), changes)
 

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -86,3 +87,35 @@ def test_nothing_in_nothing_out() -> None:
     kept = suppress.keep_best(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), 0.5)
     assert kept.tolist() == []
     assert kept.dtype == torch.int64
+
+
+@st.composite
+def of_two_images(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor]:
+    """Boxes, scores and labels of two images."""
+    count = draw(st.integers(1, 8))
+    boxes = torch.stack([draw(strategies.grid_boxes(count=count)) for _ in range(2)]).float()
+    numbers = st.lists(st.floats(2**-6, 1, width=32), min_size=count, max_size=count)
+    names = st.lists(st.integers(0, 1), min_size=count, max_size=count)
+    return boxes, torch.tensor([draw(numbers), draw(numbers)]), torch.tensor([draw(names), draw(names)])
+
+
+@given(of_two_images(), st.sampled_from([0.01, 0.025, 0.3]))
+def test_vote_equals_the_plain_loop(case: tuple[Tensor, Tensor, Tensor], width: float) -> None:
+    boxes, scores, labels = case
+    voted = suppress.vote(boxes, labels, boxes, scores, labels, width=width)
+    for image in range(2):
+        for row, box in enumerate(boxes[image]):
+            total, weights = torch.zeros(4, dtype=torch.float64), 0.0
+            for column, other in enumerate(boxes[image]):
+                overlap = float(_exact_iou(box.tolist(), other.tolist()))
+                if overlap > 0 and labels[image, row] == labels[image, column]:
+                    weight = scores[image, column].item() * math.exp(-((1 - overlap) ** 2) / width)
+                    total, weights = total + weight * other.double(), weights + weight
+            expected = total / weights if weights else box.double()
+            torch.testing.assert_close(voted[image, row].double(), expected, rtol=1e-5, atol=1e-4)
+
+
+@given(of_two_images())
+def test_a_narrow_vote_hears_only_the_box_itself(case: tuple[Tensor, Tensor, Tensor]) -> None:
+    boxes, scores, labels = case
+    torch.testing.assert_close(suppress.vote(boxes, labels, boxes, scores, labels, width=1e-5), boxes)

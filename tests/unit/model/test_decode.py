@@ -92,6 +92,18 @@ def test_softmax_never_reports_background() -> None:
         assert len(found.scores) == 0
 
 
+def test_voting_moves_boxes_and_nothing_else() -> None:
+    prediction = random_prediction()
+    alone, together = (run(prediction, DecodeConfig(voting=width, nms_iou=0.3)) for width in (0.0, 0.025))
+    for before, after in zip(alone, together, strict=True):
+        assert torch.equal(before.scores, after.scores)
+        assert torch.equal(before.labels, after.labels)
+        assert torch.equal(before.class_scores, after.class_scores)
+    moved = (alone[0].boxes - together[0].boxes).abs().amax(1)
+    assert (moved > 0.01).float().mean() > 0.5
+    assert moved.max() < 64
+
+
 def test_nothing_found_is_empty() -> None:
     found = run(random_prediction(), DecodeConfig(min_score=0.99999))
     assert [tuple(one.boxes.shape) for one in found] == [(0, 4)] * 3

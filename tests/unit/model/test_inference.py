@@ -1,7 +1,10 @@
 """Using a model leaves it as it was."""
 
+import dataclasses
+
 import pytest
 import torch
+from torch import Tensor
 
 from detector import config_file, recipes
 from detector.model import detector as network
@@ -31,7 +34,34 @@ def test_the_type_is_the_callers(trained: TrainedModel, monkeypatch: pytest.Monk
     for dtype in (torch.float32, torch.bfloat16):
         inference.detect(trained, IMAGES, PLACEMENTS, dtype=dtype)
     hook.remove()
-    assert seen == [torch.float32, torch.bfloat16]
+    assert seen == [torch.float32] * 2 + [torch.bfloat16] * 2  # each of both views
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+def test_with_a_mirror_left_and_right_are_treated_alike(trained: TrainedModel, mirror: bool) -> None:
+    """A mirrored image gives the mirrored boxes: of a network of random weights only if both views are looked at."""
+    config = config_file.override(trained.config, {"decode.mirror": mirror, "decode.voting": 0.025})
+    both = dataclasses.replace(trained, config=config)
+    with torch.no_grad():
+        for parameter in both.model.heads.parameters():  # as they start all boxes are alike
+            parameter.normal_(std=0.2)
+    image = torch.randint(0, 255, (1, 3, *CANVAS), dtype=torch.uint8)
+    found, turned = (inference.detect(both, one, PLACEMENTS, dtype=torch.float32)[0] for one in (image, image.flip(-1)))
+    assert len(found) > 10
+    width = CANVAS[1]
+    back = torch.stack(
+        (width - turned.boxes[:, 2], turned.boxes[:, 1], width - turned.boxes[:, 0], turned.boxes[:, 3]), dim=1
+    )
+    is_alike = len(found) == len(turned) and torch.allclose(
+        _in_order(found.boxes, found.scores), _in_order(back, turned.scores), atol=0.05
+    )
+    assert is_alike is mirror
+
+
+def _in_order(boxes: Tensor, scores: Tensor) -> Tensor:
+    """Rows in an order that rounding does not change."""
+    rows = torch.cat((boxes, scores[:, None]), dim=1)
+    return rows[sorted(range(len(rows)), key=lambda row: [round(x, 1) for x in rows[row].tolist()])]
 
 
 @pytest.mark.parametrize("mode", [True, False])

@@ -250,3 +250,36 @@ def test_a_failed_save_leaves_the_old_file(path: Path, trained: TrainedModel, mo
         model_file.save(path, trained)
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["m.safetensors"]
+
+
+# Half the size
+
+
+@pytest.mark.parametrize("dtype", model_file.HALVES)
+def test_a_half_file_is_the_model_rounded_once(path: Path, trained: TrainedModel, dtype: torch.dtype) -> None:
+    half = path.with_name("half.safetensors")
+    model_file.write_half(path, half, dtype)
+    loaded = model_file.load(half)
+    state, original = loaded.model.state_dict(), trained.model.state_dict()
+    for name, value in original.items():
+        rounded = value.to(dtype).float() if value.ndim > 1 else value
+        assert torch.equal(state[name], rounded), name
+        assert state[name].dtype == value.dtype
+    assert (loaded.config, loaded.label_map) == (trained.config, trained.label_map)
+    content = bytearray(half.read_bytes())
+    content[-9] ^= 4
+    half.write_bytes(content)
+    with pytest.raises(CheckpointError, match="the checksum does not fit"):
+        model_file.load(half)
+
+
+def test_a_weight_beyond_the_range_of_float16_is_named(tmp_path: Path, trained: TrainedModel) -> None:
+    state = {name: value.clone() for name, value in trained.model.state_dict().items()}
+    state["heads.box.output.weight"][0, 0, 0, 0] = 1e5
+    path = tmp_path / "large.safetensors"
+    model_file.save(path, trained, weights=state)
+    with pytest.raises(
+        CheckpointError, match=r"box\.output\.weight holds values beyond the range of float16; choose bf"
+    ):
+        model_file.write_half(path, tmp_path / "half.safetensors", torch.float16)
+    model_file.write_half(path, tmp_path / "half.safetensors", torch.bfloat16)

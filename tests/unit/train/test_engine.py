@@ -3,8 +3,9 @@
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,9 @@ def batch(shape: BatchShape, unreadable: tuple[str, ...] = ()) -> Batch:
 class Calls:
     """Hooks that write down what they were called with."""
 
-    qualities: list[float]
+    qualities: Sequence[float]
+    swing: float = 0.0
+    """How far resamplings lie from the score, two up and down in each scoring, and others in each."""
     kept: list[str] = field(default_factory=list)
     during: Callable[[], object] = lambda: None
     """What else happens in a scoring."""
@@ -67,7 +70,11 @@ class Calls:
                 self.kept.append("given up")
                 return None
             self.kept.append("scored")
-            return Quality(ap=self.qualities.pop(0), ap50=1.0)
+            ap, *self.qualities = self.qualities
+            resampled = [ap] * 12
+            place = 2 * (len(self.qualities) % 6)
+            resampled[place : place + 2] = [ap - self.swing, ap + self.swing]
+            return Quality(ap=ap, ap50=1.0, resampled=tuple(resampled))
 
         return Hooks(
             evaluate=evaluate,
@@ -104,8 +111,57 @@ def test_scores_evenly_and_keeps_the_best(tmp_path: Path) -> None:
     outcome, _ = fit(settings(length__evaluations=3), calls, tmp_path)
     assert calls.kept == ["scored", "best", "scored", "last", "scored", "best"]
     assert outcome.steps == 6
-    assert outcome.best == Quality(ap=0.3, ap50=1.0)
+    assert outcome.best is not None
+    assert outcome.best.ap == 0.3
     assert not outcome.interrupted
+
+
+SWING = 0.05  # with which a gain has the standard error 0.030
+
+
+def test_the_best_is_the_highest_and_the_log_says_where_that_is_noise(tmp_path: Path) -> None:
+    calls = Calls(qualities=[0.20, 0.21, 0.30], swing=SWING)
+    outcome, _ = fit(settings(length__evaluations=3), calls, tmp_path)
+    assert calls.kept == ["scored", "best", "scored", "best", "last", "scored", "best"]
+    assert outcome.best is not None
+    assert outcome.best.ap == 0.30
+    first, second, third = (line for line in (tmp_path / "train.log").read_text().splitlines() if "validation" in line)
+    assert first.endswith("(best so far)")
+    assert second.endswith("(best so far, within noise: +0.010, noise 0.030)")
+    assert third.endswith("(best so far)")
+    rows = rows_of(tmp_path, "evaluation")
+    assert [row["gain"] for row in rows] == [None, pytest.approx(0.01), pytest.approx(0.09)]
+    assert rows[1]["noise"] == pytest.approx(0.0302, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("qualities", "scored"),
+    [
+        ([0.20, 0.21, 0.22, 0.9, 0.9, 0.9], 3),  # each the best so far, none by more than noise
+        ([0.20, 0.22, 0.24, 0.25, 0.26, 0.9], 5),  # clear once they add up: 0.24, then nothing for two
+        ([0.20, 0.10, 0.30, 0.30, 0.30, 0.9], 5),  # as good is not better
+    ],
+)
+def test_patience_waits_for_a_gain_beyond_noise(qualities: list[float], scored: int, tmp_path: Path) -> None:
+    calls = Calls(qualities=qualities, swing=SWING)
+    fit(settings(length__evaluations=6, length__patience=2), calls, tmp_path)
+    assert calls.kept.count("scored") == scored
+    assert "2 scorings brought no clear gain" in (tmp_path / "status.json").read_text()
+
+
+def test_the_best_model_is_confirmed_at_the_end_unless_the_run_was_interrupted(tmp_path: Path) -> None:
+    for name, during, expected in (("whole", 0, ["confirmed"]), ("stopped", signal.SIGINT, [])):
+        (tmp_path / name).mkdir()
+        confirmed: list[str] = []
+        calls = Calls(qualities=[0.1, 0.2], during=partial(signal.raise_signal, during) if during else lambda: None)
+        hooks = replace(calls.hooks(), confirm=lambda should_stop, kept=confirmed: kept.append("confirmed"))
+        config = settings(length__evaluations=1)
+        model = network.build(config, num_classes=2, preprocess=Preprocess(canvas_hw=CANVAS))
+        with Record(tmp_path / name) as record:
+            learner = Learner(model, config, dtype=torch.float32)
+            batches = task(config, lambda shapes, first: (batch(shape) for shape in shapes))
+            engine.fit(learner, batches, hooks=hooks, record=record)
+        assert confirmed == expected
 
 
 def test_the_loss_falls_on_one_batch(tmp_path: Path) -> None:
@@ -174,7 +230,8 @@ def test_ctrl_c_during_the_last_scoring_keeps_what_was_best(tmp_path: Path) -> N
     outcome, _ = fit(settings(length__evaluations=2), calls, tmp_path)
     assert (outcome.interrupted, outcome.steps) == (True, 6)
     assert calls.kept == ["scored", "best", "last", "given up"]
-    assert outcome.best == Quality(ap=0.5, ap50=1.0)
+    assert outcome.best is not None
+    assert outcome.best.ap == 0.5
     assert "interrupted at step 6" in (tmp_path / "train.log").read_text()
 
 

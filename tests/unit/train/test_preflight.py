@@ -77,14 +77,14 @@ def test_the_fullest_batch_has_the_objects_of_the_fullest_image_in_each(tmp_path
 def test_the_time_of_a_run_by_steps() -> None:
     plan = Plan(steps=100, seconds=None, evaluations=4)
     found = preflight.estimate(plan, [0.75, 0.25], [1.0, 3.0], 5.0)
-    assert found == preflight.Estimate(seconds=75 + 75 + 20, steps=100, evaluations=4)
+    assert found == preflight.Estimate(seconds=75 + 75 + 20 + 5, steps=100, evaluations=4)
 
 
 def test_the_steps_of_a_run_by_time() -> None:
     """A share of the time, not of the steps, belongs to each phase."""
     plan = Plan(steps=None, seconds=120.0, evaluations=4)
     found = preflight.estimate(plan, [0.75, 0.25], [1.0, 3.0], 5.0)
-    assert found == preflight.Estimate(seconds=120.0, steps=75 + 8, evaluations=4)
+    assert found == preflight.Estimate(seconds=120.0 + 5, steps=75 + 8, evaluations=4)
     assert preflight.estimate(plan, [1.0], [1.0], 50.0).steps == 0
 
 

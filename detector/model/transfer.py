@@ -1,0 +1,227 @@
+"""Weights of one network put into another that differs from it: in classes, levels, offsets, norms of the towers."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from detector.config import Classification, ModelConfig, RunConfig
+from detector.errors import CheckpointError
+from detector.model import class_outputs
+from detector.model.detector import DetectionModel
+from detector.model.state_names import BACKBONE, COUNTER, block_length, trunk_name
+
+_SHOWN = 6
+"""Names in a line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Weights in our names, and how the network is built that they come from."""
+
+    source: str
+    state: Mapping[str, Tensor]
+    left: tuple[str, ...] = ()
+    """Names in the file that we have none for."""
+    classes: tuple[str, ...] | None = None
+    """None where the file does not say."""
+    classification: Classification
+    num_priors: int
+    """Of a cell."""
+    delta_std: tuple[float, float, float, float]
+    first_level: int
+    normed_towers: frozenset[str]
+    """Heads that have norms in their towers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """What an initialisation took over and what keeps its random start."""
+
+    source: str
+    taken: tuple[str, ...]
+    random: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+
+    def lines(self) -> tuple[str, ...]:
+        every = Counter(_part(name) for name in (*self.taken, *self.random))
+        taken = Counter(_part(name) for name in self.taken)
+        counts = ", ".join(f"{part} {taken[part]} of {count}" for part, count in sorted(every.items()))
+        return (f"weights from {self.source}; tensors taken: {counts}", *self.remarks)
+
+
+def put(model: DetectionModel, origin: Origin, config: RunConfig, classes: Sequence[str]) -> Loaded:
+    """Take over all that fits.
+
+    Raises:
+        CheckpointError: the trunk is another; half a trunk is worth nothing.
+    """
+    own = {name: value for name, value in model.state_dict().items() if not name.endswith(COUNTER)}
+    _require_trunk(origin, own)
+    theirs_of = {_moved(name, origin, config.model): name for name in origin.state}
+    state = {ours: origin.state[theirs] for ours, theirs in theirs_of.items()}
+    remarks = [*_fit_outputs(state, own, origin, config, classes)]
+    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    model.load_state_dict(fitting, strict=False)
+    loaded = Loaded(source=origin.source, taken=tuple(fitting), random=tuple(n for n in own if n not in fitting))
+    dropped = theirs_of.keys() - state.keys()  # and told
+    remarks += [*_on_random(loaded, {name: state.get(name) for name in own if name not in dropped}, own)]
+    left = [*origin.left, *(theirs_of[name] for name in state if name not in own and not name.endswith(COUNTER))]
+    if left:
+        remarks.append(f"weights: left in the file: {_listed(left)}")
+    return Loaded(source=loaded.source, taken=loaded.taken, random=loaded.random, remarks=tuple(remarks))
+
+
+def _require_trunk(origin: Origin, own: Mapping[str, Tensor]) -> None:
+    theirs = {n: v for n, v in origin.state.items() if n.startswith(BACKBONE) and not n.endswith(COUNTER)}
+    ours = {name: value for name, value in own.items() if name.startswith(BACKBONE)}
+    foreign = next(_foreign(theirs), None)
+    reason = foreign or next(_differences(theirs, ours), None)
+    if reason is None:
+        return
+    is_, ought = trunk_name(theirs), trunk_name(ours)
+    if foreign is None and is_ is not None and is_ != ought:
+        raise CheckpointError(
+            f"{origin.source}: its trunk is a {is_}, this model's a {ought}; set model.backbone={is_}"
+        )
+    raise CheckpointError(
+        f"{origin.source}: its trunk is no {ought} as torchvision and timm have it: {reason}; give other weights"
+    )
+
+
+def _foreign(theirs: Iterable[str]) -> Iterator[str]:
+    """What no ResNet of ours has, whatever its depth."""
+    for name in theirs:
+        if name == f"{BACKBONE}conv1.0.weight":
+            yield "it has a stem of several convolutions (conv1.0.weight), as resnet50d"
+        elif re.search(r"\.se\.|\.downsample\.2\.", name):
+            yield f"it has {name.removeprefix(BACKBONE)}"
+
+
+def _differences(theirs: Mapping[str, Tensor], ours: Mapping[str, Tensor]) -> Iterator[str]:
+    for name in sorted(theirs.keys() | ours.keys()):
+        word = name.removeprefix(BACKBONE)
+        if name not in ours:
+            yield f"it has {word}"
+        elif name not in theirs:
+            yield f"it has no {word}"
+        elif theirs[name].shape != ours[name].shape:
+            yield f"{word} is {_shape(theirs[name])}, wanted is {_shape(ours[name])}"
+
+
+_LEVEL = re.compile(r"neck\.(lateral|output)\.(\d+)\.(\w+)")
+_TOWER = re.compile(r"heads\.(\w+)\.tower\.(\d+)\.(\w+)")
+
+
+def _moved(name: str, origin: Origin, config: ModelConfig) -> str:
+    """The name that a level or a layer of a tower has in this network."""
+    if level := _LEVEL.fullmatch(name):
+        shift = origin.first_level - config.pyramid.first_level
+        return f"neck.{level[1]}.{int(level[2]) + shift}.{level[3]}"
+    normed = {head.name: head.tower.norm == "group" for head in config.heads}
+    if (layer := _TOWER.fullmatch(name)) and layer[1] in normed:
+        block, part = divmod(int(layer[2]), block_length(has_norm=layer[1] in origin.normed_towers))
+        index = block * block_length(has_norm=normed[layer[1]]) + part
+        return f"heads.{layer[1]}.tower.{index}.{layer[3]}"
+    return name
+
+
+def _fit_outputs(
+    state: dict[str, Tensor], own: Mapping[str, Tensor], origin: Origin, config: RunConfig, classes: Sequence[str]
+) -> Iterator[str]:
+    """Bring the output layers of the state to the priors, the units and the classes of this network, or drop them."""
+    here = num_priors(config.model)
+    has_priors = origin.num_priors == here
+    if not has_priors and any(".output." in name for name in state if name.startswith("heads.")):
+        yield f"weights: {origin.num_priors} priors a cell there, {here} here: no output layer taken"
+    for head in config.model.heads:
+        names = [name for name in (f"heads.{head.name}.output.{part}" for part in ("weight", "bias")) if name in state]
+        if not has_priors:
+            for name in names:
+                del state[name]
+        elif head.kind == "box":
+            units = [theirs / ours for theirs, ours in zip(origin.delta_std, config.model.delta_std, strict=True)]
+            for name in names:
+                if state[name].shape == own[name].shape:
+                    state[name] = _scaled(state[name], units)
+        elif head.kind == "classification" and names:
+            yield from _fit_classes(state, own, origin, config, classes, names)
+
+
+def _scaled(rows: Tensor, units: Sequence[float]) -> Tensor:
+    """Offsets in units of the origin, written in ours."""
+    if all(unit == 1 for unit in units):
+        return rows
+    factors = torch.tensor(units).repeat(len(rows) // len(units))
+    return rows.float() * factors.view(-1, *[1] * (rows.ndim - 1))
+
+
+def _fit_classes(
+    state: dict[str, Tensor],
+    own: Mapping[str, Tensor],
+    origin: Origin,
+    config: RunConfig,
+    classes: Sequence[str],
+    names: Sequence[str],
+) -> Iterator[str]:
+    theirs, kind = origin.classes, config.loss.classification
+    if not class_outputs.are_alike(origin.classification, kind):
+        for name in names:
+            del state[name]
+        yield f"weights: all class outputs at random: {origin.classification} there, loss.classification={kind} here"
+        return
+    if theirs is None or theirs == tuple(classes):
+        return
+    places = class_outputs.same_names(classes, theirs)
+    for name in names:
+        old = state.pop(name)
+        rows = origin.num_priors * (len(theirs) + (kind == "softmax"))
+        if places and old.shape == (rows, *own[name].shape[1:]):
+            state[name] = class_outputs.mapped(
+                old, own[name], places, num_priors=origin.num_priors, has_background=kind == "softmax"
+            )
+        elif places:
+            state[name] = old  # told by its shape
+    same = [_pair(classes[here], theirs[there]) for here, there in places.items()]
+    rest = [name for i, name in enumerate(classes) if i not in places]
+    found = f": {_listed(same)}" if same else ""
+    others = f"; at random, from the class prior: {_listed(rest)}" if rest else ""
+    yield f"weights: class outputs by name, {len(same)} of {len(classes)}{found}{others}"
+
+
+def _pair(ours: str, theirs: str) -> str:
+    return ours if ours == theirs else f"{ours} (there {theirs})"
+
+
+def _on_random(loaded: Loaded, offered: Mapping[str, Tensor | None], own: Mapping[str, Tensor]) -> Iterator[str]:
+    """What is missing in parts of which something was taken; the others are told by their counts."""
+    begun = {_part(name) for name in loaded.taken}
+    facts: list[str] = []
+    for name in loaded.random:
+        if (tensor := offered.get(name)) is not None:
+            facts.append(f"{name} ({_shape(tensor)} there, {_shape(own[name])} here)")
+        elif name in offered and _part(name) in begun:
+            facts.append(f"{name} (not there)")
+    if facts:
+        yield f"weights: at random: {_listed(facts)}"
+
+
+def num_priors(config: ModelConfig) -> int:
+    """Of a cell."""
+    return 1 if config.neck == "pool" else len(config.priors.scales) * len(config.priors.ratios)
+
+
+def _part(name: str) -> str:
+    return ".".join(name.split(".")[: 2 if name.startswith("heads.") else 1])
+
+
+def _shape(tensor: Tensor) -> str:
+    return str(list(tensor.shape))
+
+
+def _listed(words: Sequence[str]) -> str:
+    more = len(words) - _SHOWN
+    return ", ".join(words[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

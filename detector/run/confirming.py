@@ -1,0 +1,154 @@
+"""One truth: a run ends by scoring the file of its best model anew, and must find the numbers of training again.
+
+The file is loaded from the disk and run as `detector eval` runs it, what it finds is written, and that file is scored.
+The results stay beside the model, where `detector report` looks for them.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+import torch
+
+from detector.config import RunConfig
+from detector.data.layout import SplitFiles
+from detector.errors import CheckpointError, ConfigError
+from detector.evaluate import coco, text
+from detector.evaluate.coco import Scores, Truth
+from detector.run import scoring
+from detector.run.scoring import Seen
+from detector.train.checkpoint import Identity
+from detector.train.distributed import World
+from detector.train.run_folder import RunFolder
+from detector.train.state import RandomStreams
+
+SCORED_ON: Final = "scored_on"
+CLOSE: Final = 1e-3
+_SIZES: Final = ((0.0, 1e10), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10))  # all, small, medium, large
+_OF_SIZE: Final = (0, 0, 0, 1, 2, 3, 0, 0, 0, 1, 2, 3)  # of each of the twelve
+
+
+def circumstances(config: RunConfig, identity: Identity, world: World) -> dict[str, Any]:
+    """What the last bits of scores depend on, besides model and data."""
+    return {
+        "device": identity.device,
+        "precision": identity.precision,
+        "processes": world.size,
+        # Without an average the very network that trains is scored, compiled; its file never is.
+        "compiled": config.compile and config.optim.ema_width == 0,
+        **identity.environment,
+    }
+
+
+def confirm(
+    folder: RunFolder,
+    split: SplitFiles,
+    world: World,
+    now: Mapping[str, Any],
+    *,
+    say: Callable[[str], None],
+    should_stop: Callable[[], bool],
+    dtype: torch.dtype,
+) -> None:
+    """Score the best model anew, unless somebody asks to stop; weights and random streams stay as they are.
+
+    Raises:
+        CheckpointError: the file is damaged, or gives other numbers than those that training noted.
+    """
+    streams = RandomStreams.capture()
+    try:
+        with _at_hand(folder.best, world) as best:
+            seen = scoring.look([best], split, world, should_stop=should_stop, dtype=dtype)
+    finally:
+        streams.restore()  # building a network draws its first weights
+    error: CheckpointError | None = None
+    if world.is_first:
+        try:
+            say(_verdict(folder, seen, now))
+        except CheckpointError as found:
+            error = found
+    error = world.share(error)
+    if error is not None:
+        raise error
+
+
+def _verdict(folder: RunFolder, seen: Seen | None, now: Mapping[str, Any]) -> str:
+    name = folder.best.name
+    if seen is None:
+        return f"scores of {name} not confirmed: asked to stop"
+    noted = _noted(folder)
+    if noted is None:
+        return f"warning: scores of {name} not confirmed: {folder.best_scores} cannot be read"
+    scores, scored_on = noted
+    try:
+        with scoring.claimed(folder.path / "eval-val") as place:
+            written = scoring.scored(place, seen).results_path
+            found = coco.score(seen.annotations, written)
+    except ConfigError as error:  # no reason to fail: nothing says that the numbers differ
+        return f"warning: scores of {name} not confirmed: {error}"
+    is_exact = scored_on == now and now["device"] == "cpu" and now["processes"] == 1 and not now["compiled"]
+    allowed = np.zeros(12) if is_exact else tolerances(coco.read_truth(seen.annotations))
+    require_same(folder.best, scores, found, allowed)
+    how = "" if is_exact else f" to {CLOSE:g}"
+    return f"scores of {name} confirmed{how}: AP {found.ap:.3f}"
+
+
+def tolerances(truth: Truth) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """By how much each of the twelve may differ where rounding does: a thousandth, or what one object weighs.
+
+    An object whose overlap lies at a threshold is found by one rounding and missed by the other. Mean AP and recall
+    have ten thresholds, of which that is one.
+    """
+    real = ~truth.objects.is_crowd
+    areas, classes = truth.objects.areas[real], truth.objects.class_rows[real]
+    made: list[float] = []
+    for k, size in enumerate(_OF_SIZE):
+        low, high = _SIZES[size]
+        counts = np.bincount(classes[(areas >= low) & (areas <= high)])
+        counts = counts[counts > 0]
+        thresholds = 1 if k in (1, 2) else 10
+        one = 1 / (thresholds * len(counts) * int(counts.min())) if len(counts) else 0.0
+        made.append(max(CLOSE, one))
+    return np.array(made)
+
+
+def require_same(best: Path, noted: Scores, found: Scores, allowed: np.ndarray[Any, np.dtype[np.float64]]) -> None:
+    """See that the twelve numbers agree.
+
+    Raises:
+        CheckpointError: naming those that do not.
+    """
+    rows = zip(text.NAMES, noted.twelve(), found.twelve(), allowed.tolist(), strict=True)
+    wrong = [(name, was, now) for name, was, now, limit in rows if abs(now - was) > limit]
+    if not wrong:
+        return
+    told = "; ".join(f"{name}: {was:.6f} in training, {now:.6f} from the file" for name, was, now in wrong)
+    raise CheckpointError(
+        f"{best}: scored anew, it gives other numbers than in training: {told} ({len(wrong)} of 12 differ). The "
+        "file is not what was scored, or is not run as it was: do not trust it; the same command trains the end again"
+    )
+
+
+def _noted(folder: RunFolder) -> tuple[Scores, Mapping[str, Any]] | None:
+    try:
+        tree = cast("dict[str, Any]", json.loads(folder.best_scores.read_text(encoding="utf-8")))
+        return text.of_json(tree), tree[SCORED_ON]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+@contextmanager
+def _at_hand(best: Path, world: World) -> Generator[Path]:
+    """The file, or a copy of it: other machines may not see the run folder."""
+    content = world.share(best.read_bytes() if world.is_first and world.size > 1 else b"")
+    if world.is_first:
+        yield best
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, best.name)
+        copy.write_bytes(content)
+        yield copy

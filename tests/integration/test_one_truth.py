@@ -1,0 +1,116 @@
+"""A run ends by scoring the file of its best model anew."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detector.cli import train
+from detector.data.layout import SplitFiles
+from detector.errors import CheckpointError
+from detector.model.detector import DetectionModel
+from detector.run import confirming, scoring
+from detector.run.model_keeper import ModelKeeper
+from detector.train.distributed import World
+from detector.train.run_folder import RunFolder
+from tests.integration.conftest import TINY
+
+
+@pytest.fixture
+def run(run_folder: Path, tmp_path: Path) -> Path:
+    """A copy that a test may write into."""
+    return shutil.copytree(run_folder, tmp_path / "run")
+
+
+def confirm(run: Path, data: Path, should_stop: Callable[[], bool] = lambda: False, **changes: object) -> list[str]:
+    """What is said, where the circumstances are those of training but for `changes`."""
+    said: list[str] = []
+    noted = json.loads((run / "best-scores.json").read_text())
+    confirming.confirm(
+        RunFolder(path=run),
+        SplitFiles(annotations=data / "val.json", images=data / "images"),
+        World(),
+        {**noted[confirming.SCORED_ON], **changes},
+        say=said.append,
+        should_stop=should_stop,
+        dtype=torch.float32,
+    )
+    return said
+
+
+def note(run: Path, **changes: float) -> None:
+    """Training had noted other numbers."""
+    path = run / "best-scores.json"
+    content: dict[str, Any] = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, **{name: content[name] + value for name, value in changes.items()}}))
+
+
+def test_a_run_ends_so_and_leaves_the_results_for_the_report(run_folder: Path, data: Path) -> None:
+    last = (run_folder / "train.log").read_text().splitlines()[-1]
+    ap = json.loads((run_folder / "best-scores.json").read_text())["ap"]
+    assert ap > 0
+    assert last == f"scores of best.safetensors confirmed: AP {ap:.3f}"
+    assert scoring.saved_results(run_folder / "best.safetensors", "val", data / "val.json") is not None
+
+
+def test_the_least_difference_is_an_error_on_the_cpu(run: Path, data: Path) -> None:
+    before = torch.get_rng_state()
+    assert confirm(run, data)[0].startswith("scores of best.safetensors confirmed: AP")
+    assert torch.equal(torch.get_rng_state(), before)
+    note(run, ap75=1e-12)
+    with pytest.raises(CheckpointError, match=r"AP, IoU 0\.75"):
+        confirm(run, data)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_as_before"),
+    [({"device": "cuda"}, True), ({"processes": 2}, True), ({"compiled": True}, True), ({"threads": "7"}, False)],
+)
+def test_elsewhere_rounding_may_differ_and_no_more(
+    change: dict[str, Any], is_as_before: bool, run: Path, data: Path
+) -> None:
+    note(run, ap=0.9e-3)
+    if is_as_before:
+        path = run / "best-scores.json"
+        content = json.loads(path.read_text())
+        content[confirming.SCORED_ON] |= change
+        path.write_text(json.dumps(content))
+    assert confirm(run, data, **change)[0].startswith("scores of best.safetensors confirmed to 0.001: AP")
+    note(run, ap=0.5)
+    with pytest.raises(CheckpointError, match=r"AP, IoU 0\.50 to"):
+        confirm(run, data, **change)
+
+
+def test_what_cannot_be_confirmed_is_said(run: Path, data: Path) -> None:
+    assert confirm(run, data, lambda: True) == ["scores of best.safetensors not confirmed: asked to stop"]
+    shutil.rmtree(run / "eval-val")
+    (run / "eval-val").write_text("mine")
+    assert "warning: scores of best.safetensors not confirmed" in confirm(run, data)[0]
+    (run / "best-scores.json").write_text(f'{{"{confirming.SCORED_ON}": {{}}}}')
+    assert "best-scores.json cannot be read" in confirm(run, data, device="cpu")[0]
+
+
+def test_a_file_that_is_not_what_was_scored_fails_the_run_until_it_is(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    command = [str(data), "--steps", "2", "--set", "length.evaluations=1", "--out", str(out), *TINY]
+    write = ModelKeeper._write_best
+
+    def write_and_forget(self: ModelKeeper, candidate: DetectionModel) -> None:
+        write(self, candidate)
+        note(out, ap=0.3)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelKeeper, "_write_best", write_and_forget)
+        assert train(command) == 4
+    assert "other numbers than in training: AP, IoU 0.50 to 0.95: 0.3" in capsys.readouterr().err
+    status = json.loads((out / "status.json").read_text())
+    assert status["state"] == "failed"
+    assert train(command) == 0
+    assert "confirmed: AP" in capsys.readouterr().err
+    assert json.loads((out / "status.json").read_text())["state"] == "finished"

@@ -1,0 +1,91 @@
+"""A model of half the size: it scores the same, every door takes it, and its card says what was measured."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+
+from detector import Detector, cli, files
+from detector.model import model_file
+from tests.integration.conftest import TINY
+
+SHIP = Path(__file__).parents[2] / "tools" / "experiments" / "ship.py"
+
+
+def export(run_folder: Path, precision: str, path: Path) -> Path:
+    argv = ["export", str(run_folder / "best.safetensors"), "--precision", precision, "--out", str(path)]
+    assert cli.main(argv) == 0
+    tensors, _ = model_file.read_tensors(path)
+    assert {str(tensor.dtype) for tensor in tensors.values()} == {f"torch.{precision}", "torch.float32", "torch.int64"}
+    return path
+
+
+def average_precision(model: Path, data: Path, out: Path) -> float:
+    assert cli.main(["eval", str(model), str(data), "--out", str(out)]) == 0
+    return json.loads((out / "scores.json").read_text())["ap"]
+
+
+def test_it_scores_the_same(run_folder: Path, data: Path, tmp_path: Path) -> None:
+    full = average_precision(run_folder / "best.safetensors", data, tmp_path / "full")
+    assert full > 0
+    for precision in ("float16", "bfloat16"):
+        half = export(run_folder, precision, tmp_path / f"{precision}.safetensors")
+        assert average_precision(half, data, tmp_path / precision) == pytest.approx(full, abs=1e-3)
+        assert half.stat().st_size < 0.52 * (run_folder / "best.safetensors").stat().st_size
+
+
+def test_every_other_door_takes_it(
+    run_folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    half = export(run_folder, "float16", tmp_path / "half.safetensors")
+    picture = sorted((data / "images").iterdir())[0]
+    assert Detector.load(half).predict(picture, score=0.0).boxes.dtype == torch.float32
+    options = ["--init", str(half), "--steps", "1", "--set", "data.crops.share=0", "--out", str(tmp_path / "run")]
+    assert cli.main(["train", str(data), *options, *TINY]) == 0
+    printed = capsys.readouterr().err
+    assert "weights: " not in printed  # all was taken
+    assert f"weights from {half}" in printed
+    before = files.sha256(half)
+    assert cli.main(["eval", str(half), str(data), "--out", str(tmp_path / "e"), "--write-thresholds", "f1"]) == 0
+    assert files.sha256(half) != before
+    assert model_file.read_tensors(half)[0]["backbone.conv1.weight"].dtype in model_file.HALVES
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("best.safetensors", "exists"), ("half.pt", "let it end in .safetensors"), ("no/h.safetensors", "cannot")],
+)
+def test_a_place_that_will_not_do_is_refused(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], name: str, said: str
+) -> None:
+    model = run_folder / "best.safetensors"
+    before = files.sha256(model)
+    assert cli.main(["export", str(model), "--out", str(run_folder / name)]) == 2
+    assert said in capsys.readouterr().err
+    assert files.sha256(model) == before
+
+
+def test_the_card_says_what_was_measured(run_folder: Path, data: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    other = {"file": "another.safetensors", "sha256": "0"}
+    (weights / "manifest.json").write_text(json.dumps([other]))
+    options = ["--name", "tiny", "--commit", "abc123", "--data-licence", "MIT", "--limit", "Not for use."]
+    for _ in range(2):  # the second time over the first
+        runpy.run_path(str(SHIP))["main"]([str(run_folder), str(data), *options, "--weights", str(weights)])
+    manifest = json.loads((weights / "manifest.json").read_text())
+    assert [entry["file"] for entry in manifest] == ["another.safetensors", "tiny.safetensors"]
+    entry = manifest[1]
+    path = weights / "tiny.safetensors"
+    assert (entry["sha256"], entry["bytes"]) == (files.sha256(path), path.stat().st_size)
+    assert entry["ap"] == average_precision(path, data, tmp_path / "eval")
+    assert entry["commit"] == "abc123"
+    assert entry["command"].startswith("detector train ")
+    card = (weights / "tiny.md").read_text()
+    assert f"| all | {entry['ap']:.3f} (" in card
+    assert all(f"| {name} | {ap:.3f} |" in card for name, ap in entry["ap_per_class"].items())
+    assert "- Not for use." in card
+    assert "train 5 images, " in card
+    assert "commit `abc123`" in card

@@ -1,0 +1,58 @@
+"""The sentence with which a report begins: the weakest class, and why."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detector.analysis import analyse
+from detector.analysis.analyse import Analysis
+from detector.evaluate.coco import Truth
+from detector.report import score_sections
+from tests.unit.analysis import make
+
+
+@pytest.fixture(scope="module")
+def analysis() -> Analysis:
+    objects = make.scene(0, images=4, classes=3)
+    truth = Truth(
+        source=Path("truth.json"),
+        image_ids=np.arange(4),
+        category_ids=np.arange(3),
+        names=("a", "b", "c"),
+        objects=objects,
+        records=np.arange(len(objects.class_rows)),
+        notes=(),
+    )
+    return analyse.analyse(truth, make.seen(objects, 1))
+
+
+def changed(analysis: Analysis, ap: float, ap50: float, precision: float, recall: float) -> Analysis:
+    """Class b has these, all others are good."""
+    good = [replace(one, ap=0.9, ap50=0.97) for one in analysis.scores.per_class]
+    good[1] = replace(good[1], ap=ap, ap50=ap50)
+    points = [*analysis.points]
+    points[1] = replace(points[1], precision=precision, recall=recall)
+    return replace(analysis, scores=replace(analysis.scores, per_class=tuple(good)), points=tuple(points))
+
+
+@pytest.mark.parametrize(
+    ("ap", "ap50", "precision", "recall", "why"),
+    [
+        (0.5, 0.95, 0.9, 0.9, "its boxes are not tight: between AP50 and AP it loses 45 points, the other classes 7."),
+        (0.4, 0.5, 0.9, 0.55, "Much of it is missed: at the threshold of best F1, 45 %."),
+        (0.4, 0.5, 0.6, 0.8, "at the threshold of best F1, 40 % of its detections are wrong."),
+    ],
+)
+def test_says_why(ap: float, ap50: float, precision: float, recall: float, why: str, analysis: Analysis) -> None:
+    said = score_sections.weakest(changed(analysis, ap, ap50, precision, recall))
+    assert said is not None
+    assert said.startswith(f"The weakest class is b, AP {ap:.3f}.")
+    assert said.endswith(why)
+
+
+def test_a_class_without_objects_is_not_the_weakest(analysis: Analysis) -> None:
+    per_class = [replace(one, num_objects=int(k == 0), ap=-1.0) for k, one in enumerate(analysis.scores.per_class)]
+    alone = replace(analysis, scores=replace(analysis.scores, per_class=tuple(per_class)))
+    assert score_sections.weakest(alone) is None

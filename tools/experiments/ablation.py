@@ -1,0 +1,184 @@
+"""Trainings that differ in one thing, kept in a file, and the table of what it did.
+
+What the file has is not run again, so a study can be stopped and started at any time.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+ROOT = Path(__file__).parents[2]
+DATA = "data/blood-cells"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of a table."""
+
+    group: str
+    name: str
+    recipe: str = "small"
+    settings: tuple[str, ...] = ()
+    words: Callable[[int], Sequence[str]] = field(default=lambda _: ())
+    """Further words of the command, for a count of steps."""
+    decode: tuple[str, ...] = ()
+    """Settings for looking at images: the reference is not trained again, only scored again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One training."""
+
+    row: str
+    seed: int
+    steps: int
+    ap: float
+    ap50: float
+    seconds: float
+    commit: str
+    machine: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """Rows, the file of their results, and the place of their table.
+
+    The first row is the reference.
+    """
+
+    rows: tuple[Row, ...]
+    results: Path
+    page: Path
+    mark: str
+    """The table stands between `<!-- MARK: begin -->` and `<!-- MARK: end -->`."""
+    references: dict[str, str] = field(default_factory=dict[str, str])
+    """What the reference is called in a group."""
+    models: Path = ROOT / "runs" / "ablation"
+    """Where the reference's models are kept, for rows with `decode`."""
+
+    def main(self, description: str | None, *, steps: int) -> None:
+        parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        parser.add_argument("--steps", type=int, default=steps)
+        parser.add_argument("--seeds", type=int, default=3)
+        parser.add_argument("--only", action="append", help="rows whose name holds this; again for more")
+        parser.add_argument("--table", action="store_true", help="rewrite the table only")
+        options = parser.parse_args()
+        if not options.table:
+            self._run_missing(options.steps, options.seeds, options.only or [""])
+        self._write_table(self._read())
+
+    def _run_missing(self, steps: int, seeds: int, only: Sequence[str]) -> None:
+        wanted = [row for row in self.rows if any(part in row.name for part in only)]
+        # Seed by seed, so that a table of one seed is whole before the next is begun.
+        for seed in range(seeds):
+            for row in wanted:
+                if any((r.row, r.seed, r.steps) == (row.name, seed, steps) for r in self._read()):
+                    continue
+                result = self._score_again(row, seed, steps) if row.decode else self._train(row, seed, steps)
+                results = [*self._read(), result]
+                text = json.dumps([asdict(r) for r in results], indent=1) + "\n"
+                self.results.write_text(text, encoding="utf-8")
+                sys.stderr.write(f"{row.name}, seed {seed}: AP {result.ap:.3f}  AP50 {result.ap50:.3f}\n")
+                self._write_table(results)
+
+    def _train(self, row: Row, seed: int, steps: int) -> Result:
+        with tempfile.TemporaryDirectory() as folder:
+            run = Path(folder, "run")
+            settings = [word for one in (*row.settings, "length.evaluations=1") for word in ("--set", one)]
+            length = ["--steps", str(steps), "--seed", str(seed)]
+            answer = detector(
+                *("train", DATA, "--recipe", row.recipe, *length, "--out", str(run), *settings, *row.words(steps))
+            )
+            lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            if row is self.rows[0] and any(other.decode for other in self.rows):
+                kept = self._model(seed, steps)
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                (run / "last.safetensors").rename(kept)
+        seconds = max(float(json.loads(line)["seconds"]) for line in lines)
+        return _result(row, seed, steps, answer, seconds)
+
+    def _score_again(self, row: Row, seed: int, steps: int) -> Result:
+        settings = [word for one in row.decode for word in ("--set", one)]
+        with tempfile.TemporaryDirectory() as folder:
+            model = str(self._model(seed, steps))
+            answer = detector("eval", model, DATA, "--split", "val", "--out", f"{folder}/eval", *settings)
+        return _result(row, seed, steps, answer, 0.0)
+
+    def _model(self, seed: int, steps: int) -> Path:
+        return self.models / f"{self.results.stem}-{steps}-{seed}.safetensors"
+
+    def _read(self) -> list[Result]:
+        if not self.results.is_file():
+            return []
+        rows = cast("list[dict[str, Any]]", json.loads(self.results.read_text(encoding="utf-8")))
+        return [Result(**row) for row in rows]
+
+    def _write_table(self, results: Sequence[Result]) -> None:
+        begin, end = f"<!-- {self.mark}: begin -->", f"<!-- {self.mark}: end -->"
+        before, rest = self.page.read_text(encoding="utf-8").split(begin)
+        _, after = rest.split(end)
+        self.page.write_text(f"{before}{begin}\n{self._table(results)}\n{end}{after}", encoding="utf-8")
+
+    def _table(self, results: Sequence[Result]) -> str:
+        steps = max((r.steps for r in results), default=0)
+        of_row = {row.name: [r for r in results if r.row == row.name and r.steps == steps] for row in self.rows}
+        reference = of_row[self.rows[0].name]
+        lines = [
+            f"{steps} steps a row. The difference is that of equal seeds; the spread is the standard deviation over "
+            "seeds.",
+            "",
+            "| | what | seeds | val AP | spread | difference | val AP50 |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        group = ""
+        for row in self.rows:
+            if row.group != group and row.group in self.references:
+                lines.append(_line(row.group, self.references[row.group], reference, ()))
+                group = row.group
+            beside = () if row is self.rows[0] else reference
+            lines.append(_line("" if row.group == group else row.group, row.name, of_row[row.name], beside))
+            group = row.group
+        return "\n".join(lines)
+
+
+def detector(*words: str) -> dict[str, Any]:
+    """What a command of this checkout answers."""
+    done = subprocess.run(
+        [sys.executable, "-m", "detector", *words, "--json"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    )
+    return json.loads(done.stdout)
+
+
+def _result(row: Row, seed: int, steps: int, answer: dict[str, Any], seconds: float) -> Result:
+    commit = ["git", "rev-parse", "--short", "HEAD"]
+    return Result(
+        row=row.name,
+        seed=seed,
+        steps=steps,
+        ap=answer["scores"]["ap"],
+        ap50=answer["scores"]["ap50"],
+        seconds=round(seconds, 1),
+        commit=subprocess.run(commit, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip(),
+        machine=f"{platform.machine()}, {os.cpu_count()} CPU cores",
+    )
+
+
+def _line(group: str, name: str, found: Sequence[Result], reference: Sequence[Result]) -> str:
+    if not found:
+        return f"| {group} | {name} | 0 | not measured | | | |"
+    ap = [r.ap for r in found]
+    spread = f"{statistics.stdev(ap):.3f}" if len(ap) > 1 else ""
+    by_seed = {r.seed: r.ap for r in reference}
+    gains = [r.ap - by_seed[r.seed] for r in found if r.seed in by_seed]
+    difference = f"{statistics.mean(gains):+.3f}" if gains else ""
+    ap50 = statistics.mean(r.ap50 for r in found)
+    return f"| {group} | {name} | {len(ap)} | {statistics.mean(ap):.3f} | {spread} | {difference} | {ap50:.3f} |"

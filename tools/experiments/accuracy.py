@@ -1,0 +1,73 @@
+"""Measure what each ingredient of recipe `small` gives on blood cells and write the table of docs/accuracy.md.
+
+Every row is the recipe with one thing taken away or put in, trained from random weights for the same count of steps
+with several seeds, and scored on the validation split at the end. Results are kept in accuracy.json beside this file;
+what is there is not run again:
+
+    python tools/experiments/accuracy.py --steps 800 --seeds 3        run what is missing, then rewrite the table
+    python tools/experiments/accuracy.py --only GIoU --only focal     these rows alone
+    python tools/experiments/accuracy.py --table                      rewrite the table only
+"""
+
+from pathlib import Path
+
+from ablation import ROOT, Row, Study
+
+QUALITY_HEADS = (
+    "model.heads=["
+    "{name: classification, kind: classification, tower: {depth: 2, width: 96}}, "
+    "{name: box, kind: box, tower: {depth: 2, width: 96}}, "
+    "{name: quality, kind: quality, tower: {depth: 1, width: 96}}]"
+)
+
+
+def _row(group: str, name: str, *settings: str) -> Row:
+    return Row(group=group, name=name, settings=settings)
+
+
+def _seen(name: str, *decode: str) -> Row:
+    return Row(group="Looking", name=name, decode=decode)
+
+
+ROWS = (
+    Row(group="Recipe", name="small"),
+    _row("Box loss", "smooth-L1 alone", "loss.giou_weight=0"),
+    _row("Box loss", "smooth-L1 alone, weight 1", "loss.giou_weight=0", "loss.smooth_l1_weight=1"),
+    _row("Box loss", "GIoU alone", "loss.smooth_l1_weight=0"),
+    _row("Cross entropy", "softmax", "loss.classification=softmax"),
+    _row("Cross entropy", "sigmoid", "loss.classification=sigmoid"),
+    _row("Cross entropy", "focal", "loss.classification=focal"),
+    _row("Assignment", "max-IoU", "assign.kind=max_iou"),
+    _row("Assignment", "task-aligned after ATSS", "assign.kind=task_aligned"),
+    _row("Heads", "with box quality", QUALITY_HEADS),
+    _row("Heads", "no GroupNorm", *(f"model.heads.{name}.tower.norm=none" for name in ("classification", "box"))),
+    _row("Priors", "side 8 strides", "model.priors.scales=[8]"),
+    _row("Priors", "levels 3 to 7", "model.pyramid.last_level=7"),
+    _row("Pictures", "no cut-outs", "data.crops.share=0"),
+    _row("Pictures", "256 pixels", "data.image_size=256"),
+    _row("Pictures", "384 pixels", "data.image_size=384"),
+    _row("Augmentation", "no flips", "augment.horizontal_flip=0", "augment.vertical_flip=0", "decode.mirror=false"),
+    _row("Augmentation", "no vertical flip", "augment.vertical_flip=0"),
+    _row("Augmentation", "no zoom", "augment.scale=[1, 1]", "augment.aspect=[1, 1]"),
+    _row("Augmentation", "no colours", *(f"augment.{x}=0" for x in ("brightness", "contrast", "saturation", "hue"))),
+    _row("Optimizer", "no averaging of weights", "optim.ema_width=0"),
+    _row("Optimizer", "wider averaging", "optim.ema_width=0.1"),
+    _row("Optimizer", "half the rate", "optim.lr=0.0015"),
+    _row("Optimizer", "twice the rate", "optim.lr=0.006"),
+    _row("Optimizer", "SGD", "optim.name=sgd", "optim.lr=0.02", "optim.weight_decay=0.0001"),
+    _seen("one view, no votes", "decode.mirror=false", "decode.voting=0"),
+    _seen("no votes", "decode.voting=0"),
+    _seen("one view", "decode.mirror=false"),
+    _seen("suppression at IoU 0.5", "decode.nms_iou=0.5"),
+    _seen("suppression at IoU 0.7", "decode.nms_iou=0.7"),
+)
+STUDY = Study(
+    rows=ROWS,
+    results=Path(__file__).with_suffix(".json"),
+    page=ROOT / "docs" / "accuracy.md",
+    mark="ingredients",
+)
+
+
+if __name__ == "__main__":
+    STUDY.main(__doc__, steps=800)
