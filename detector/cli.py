@@ -122,11 +122,11 @@ def compare(argv: Sequence[str] | None = None) -> int:
 
 
 def status(argv: Sequence[str] | None = None) -> int:
-    return _door(forms.parse_status, _status, argv)
+    return _door(report_options.parse_status, _status, argv)
 
 
 def replay(argv: Sequence[str] | None = None) -> int:
-    return _door(forms.parse_replay, _replay, argv)
+    return _door(report_options.parse_replay, _replay, argv)
 
 
 def benchmark(argv: Sequence[str] | None = None) -> int:
@@ -148,6 +148,8 @@ def _train(options: forms.Train) -> Answer:
     )
     if options.smoke:
         return commands.smoke(data, config, options)
+    if options.learning_curve:
+        return commands.learning_curve(data, config, options)
     if options.dry_run:
         return commands.dry_run(data, config, options)
     return commands.train(data, config, options)
@@ -228,7 +230,7 @@ def _predict(options: forms.Predict) -> Answer:
     )
 
 
-def _status(options: forms.Status) -> Answer:
+def _status(options: report_options.Status) -> Answer:
     from detector.train import lock, run_status
 
     found = run_status.read(options.run)
@@ -238,7 +240,7 @@ def _status(options: forms.Status) -> Answer:
     )
 
 
-def _replay(options: forms.Replay) -> Answer:
+def _replay(options: report_options.Replay) -> Answer:
     from detector import run
 
     outcome = run.replay(options.file)

@@ -11,6 +11,7 @@ from detector.report_options import Compare, Report
 
 if TYPE_CHECKING:
     from detector.config import RunConfig
+    from detector.fitting.choice import AutoRecipe
     from detector.run import Auto, DataPaths, EvalOutcome
 
 SIGNALLED = 128
@@ -18,7 +19,7 @@ SIGNALLED = 128
 FAILED = 1
 
 
-def train(data: "DataPaths", config: "RunConfig", options: Train) -> Answer:
+def train(data: "DataPaths", config: "RunConfig | AutoRecipe", options: Train) -> Answer:
     from detector import run
     from detector.evaluate import text
 
@@ -50,7 +51,7 @@ def train(data: "DataPaths", config: "RunConfig", options: Train) -> Answer:
     )
 
 
-def dry_run(data: "DataPaths", config: "RunConfig", options: Train) -> Answer:
+def dry_run(data: "DataPaths", config: "RunConfig | AutoRecipe", options: Train) -> Answer:
     from detector import run
 
     found = run.forecast(
@@ -65,11 +66,25 @@ def dry_run(data: "DataPaths", config: "RunConfig", options: Train) -> Answer:
     return Answer(text="\n".join(found.lines()), values=found.values())
 
 
-def smoke(data: "DataPaths", config: "RunConfig", options: Train) -> Answer:
+def smoke(data: "DataPaths", config: "RunConfig | AutoRecipe", options: Train) -> Answer:
     from detector import run
 
     outcome = run.smoke(data, config, init=options.init, device=options.device, say=_say)
     return Answer(text=outcome.text(), values=outcome.values(), exit_code=0 if outcome.passed else FAILED)
+
+
+def learning_curve(data: "DataPaths", config: "RunConfig | AutoRecipe", options: Train) -> Answer:
+    from detector import run
+
+    outcome = run.learning_curve(data, config, out=options.out, init=options.init, device=options.device, say=_say)
+    stopped = outcome.interrupted_by
+    goes_on = f"interrupted; the same command with --out {outcome.folder} goes on"
+    return Answer(
+        text=outcome.text(),
+        values=outcome.values(),
+        warnings=() if stopped is None else (goes_on,),
+        exit_code=0 if stopped is None else SIGNALLED + stopped,
+    )
 
 
 def _auto_batch(options: Train) -> "Auto | None":

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol, cast
 
 import tyro
 from tyro import conf
@@ -17,6 +17,8 @@ from tyro import conf
 from detector import config_file, recipes
 from detector.config import RunConfig
 from detector.errors import ConfigError
+from detector.fitting import choice
+from detector.fitting.choice import AutoRecipe
 from detector.recipes import RecipeName
 
 MODEL_SUFFIX = ".safetensors"
@@ -36,6 +38,7 @@ examples:
   detector train data/blood-cells --out runs/train-001 --resume --epochs 80
   detector train data/blood-cells --dry-run
   detector train data/blood-cells --smoke
+  detector train data/blood-cells --learning-curve --minutes 4
 """
 
 EVAL_EXAMPLES = """\
@@ -51,17 +54,6 @@ examples:
   detector predict runs/train-001/best.safetensors image.jpg
   detector predict runs/train-001/best.safetensors photos/ --score 0.5
   detector predict a.safetensors b.safetensors photos/
-"""
-
-STATUS_EXAMPLES = """\
-examples:
-  detector status runs/train-001
-  detector status runs/train-001 --json
-"""
-
-REPLAY_EXAMPLES = """\
-examples:
-  detector replay runs/train-001/nonfinite-step-120.pt
 """
 
 Device = Annotated[Literal["auto", "cpu", "cuda"], conf.arg(help="Where to compute; auto takes a GPU if there is one.")]
@@ -105,8 +97,8 @@ class Train:
 
     data: Annotated[Path | None, conf.Positional, shown("[DATA]")] = None
     """Folder with train.json, val.json and images/, or in one of COCO's own layouts."""
-    recipe: Annotated[RecipeName, Start] = "small"
-    """Settings that go together."""
+    recipe: Annotated[Literal["auto"] | RecipeName, Start] = "auto"
+    """Settings that go together. auto fits them to the data and the device, and says why."""
     config: Annotated[Path | None, Start, shown("FILE")] = None
     """YAML file of settings, such as the config.yaml of a run."""
     epochs: Annotated[float | None, Length, shown("N")] = None
@@ -123,6 +115,8 @@ class Train:
     """Measure memory, seconds a step and the time of the whole run, and stop; nothing is written."""
     smoke: Annotated[bool, conf.arg(help_behavior_hint="")] = False
     """Learn eight images by heart and say PASS, or what is wrong; nothing is written."""
+    learning_curve: Annotated[bool, conf.arg(help_behavior_hint="")] = False
+    """Train on 25, 50 and 100 % of the images, and say what twice the labels would bring."""
     init: Annotated[str, conf.arg(metavar="imagenet|none|FILE")] = "none"
     """First weights. imagenet downloads the trunk once; FILE is a model file, or one of torchvision or timm."""
     teacher: Annotated[Path | None, shown("FILE")] = None
@@ -232,27 +226,6 @@ class Predict:
         return self.inputs[len(self.checkpoints) :]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """Say how a training run stands."""
-
-    run: Annotated[Path, conf.Positional, conf.arg(metavar="RUN")]
-    """Its folder."""
-    as_json: AsJson = False
-    debug: Debug = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replay:
-    """Compute a step again that was left out of a training because it was not finite."""
-
-    file: Annotated[Path, conf.Positional, conf.arg(metavar="FILE")]
-    """nonfinite-step-N.pt of a run folder."""
-    imports: Imports = ()
-    as_json: AsJson = False
-    debug: Debug = False
-
-
 def _leading_models(inputs: Sequence[Path]) -> tuple[Path, ...]:
     more = takewhile(lambda path: path.suffix == MODEL_SUFFIX, inputs[1:])
     return (*inputs[:1], *more)
@@ -270,33 +243,28 @@ def parse_predict(argv: Sequence[str]) -> Predict:
     return parse(Predict, argv, prog="detector predict", examples=PREDICT_EXAMPLES)
 
 
-def parse_status(argv: Sequence[str]) -> Status:
-    return parse(Status, argv, prog="detector status", examples=STATUS_EXAMPLES)
-
-
-def parse_replay(argv: Sequence[str]) -> Replay:
-    return parse(Replay, argv, prog="detector replay", examples=REPLAY_EXAMPLES)
-
-
 def check_train(options: Train) -> None:
     """There is data, and no option that the others leave without a meaning."""
     if options.data is None and options.train_json is None:
         raise ConfigError("train needs DATA, or --train-json")
     if options.images is not None and options.train_json is None and options.val_json is None:
         raise ConfigError("--images goes with --train-json or --val-json; DATA knows its own images")
+    others = [name for name in ("smoke", "dry_run", "learning_curve") if getattr(options, name)]
+    if not others:
+        return
     lengths = (options.epochs, options.steps, options.minutes)
     given = {
         "--resume": options.resume,
         "--tensorboard": options.tensorboard,
-        "--dry-run": options.smoke and options.dry_run,
+        f"--{others[-1].replace('_', '-')}": len(others) > 1,
         "--out": options.smoke and options.out is not None,
-        "--batch-size auto": options.smoke and options.batch_size == "auto",
+        "--batch-size auto": not options.dry_run and options.batch_size == "auto",
         "--epochs, --steps or --minutes": options.smoke and any(length is not None for length in lengths),
     }
     for name, is_given in given.items():
-        if (options.smoke or options.dry_run) and is_given:
-            other = "--smoke" if options.smoke else "--dry-run"
-            raise ConfigError(f"{name} has no meaning beside {other}; leave one of them out")
+        if is_given:
+            other = others[0].replace("_", "-")
+            raise ConfigError(f"{name} has no meaning beside --{other}; leave one of them out")
 
 
 def names_lr(options: Train) -> bool:
@@ -337,25 +305,37 @@ def results_files(options: Evaluate) -> tuple[Path, Path] | None:
     return options.ground_truth, options.predictions
 
 
-def config_of(options: Train) -> RunConfig:
+def config_of(options: Train) -> RunConfig | AutoRecipe:
     """Resolve the settings: default < recipe or file (that of the run, where it is gone on with) < option.
+
+    Those of the automatic recipe are left to be fitted to the data.
 
     Raises:
         ConfigError: the file or a value is wrong, or a setting is given both by its own option and by --set.
     """
-    of_run = options.out / "config.yaml" if options.resume and options.out is not None else None
-    file = of_run if options.config is None and options.recipe == "small" and of_run and of_run.is_file() else None
-    file = options.config if options.config is not None else file
-    base = recipes.make(options.recipe) if file is None else config_file.load(file)
+    file = options.config if options.config is not None else _file_of_run(options)
     settings = dict(config_file.parse_override(text) for text in options.settings)
     own = _own_options(options)
     twice = sorted(own.keys() & settings.keys())
     if twice:
         raise ConfigError(f"{twice[0]} is set by an option of its own and by --set; keep one")
+    if file is None and options.recipe == "auto":
+        # Says at once what is wrong with them; whether to look at mirrored images is one of the things to be fitted.
+        choice.settle(recipes.small(), (), "", {"decode.mirror": False} | settings | own)
+        return AutoRecipe(changes=settings | own)
+    base = config_file.load(file) if file is not None else recipes.make(cast("RecipeName", options.recipe))
     config = config_file.override(base, settings | own)
     if options.config is None and options.recipe in recipes.NEED_TEACHER and config.distill.teacher is None:
         raise ConfigError(f"recipe {options.recipe} learns from a trained model: name it with --teacher CHECKPOINT")
     return config
+
+
+def _file_of_run(options: Train) -> Path | None:
+    """Settings of the run that is gone on with: one that was asked for, or one that the automatic recipe has begun."""
+    if options.out is None or options.recipe != "auto" or not (options.resume or (options.out / choice.FILE).is_file()):
+        return None
+    file = options.out / "config.yaml"
+    return file if file.is_file() else None
 
 
 def _own_options(options: Train) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What can be typed after `report` and `compare`; as `options`, of which it is a part in a file of its own."""
+"""What can be typed after `report`, `compare`, `status` and `replay`; a part of `options` in a file of its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +20,18 @@ COMPARE_EXAMPLES = """\
 examples:
   detector compare runs/train-001 runs/train-002
   detector compare a.safetensors b.safetensors data/blood-cells --split test
+"""
+
+
+STATUS_EXAMPLES = """\
+examples:
+  detector status runs/train-001
+  detector status runs/train-001 --json
+"""
+
+REPLAY_EXAMPLES = """\
+examples:
+  detector replay runs/train-001/nonfinite-step-120.pt
 """
 
 
@@ -61,9 +73,38 @@ class Compare:
     debug: Debug = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Say how a training run stands."""
+
+    run: Annotated[Path, conf.Positional, conf.arg(metavar="RUN")]
+    """Its folder."""
+    as_json: AsJson = False
+    debug: Debug = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """Compute a step again that was left out of a training because it was not finite."""
+
+    file: Annotated[Path, conf.Positional, conf.arg(metavar="FILE")]
+    """nonfinite-step-N.pt of a run folder."""
+    imports: Imports = ()
+    as_json: AsJson = False
+    debug: Debug = False
+
+
 def parse_report(argv: Sequence[str]) -> Report:
     return options.parse(Report, argv, prog="detector report", examples=REPORT_EXAMPLES)
 
 
 def parse_compare(argv: Sequence[str]) -> Compare:
     return options.parse(Compare, argv, prog="detector compare", examples=COMPARE_EXAMPLES)
+
+
+def parse_status(argv: Sequence[str]) -> Status:
+    return options.parse(Status, argv, prog="detector status", examples=STATUS_EXAMPLES)
+
+
+def parse_replay(argv: Sequence[str]) -> Replay:
+    return options.parse(Replay, argv, prog="detector replay", examples=REPLAY_EXAMPLES)

@@ -40,11 +40,14 @@ class DataConfig:
     """Null: `detector/images` in XDG_CACHE_HOME, else in ~/.cache. Best on a fast local disk."""
     cache_gigabytes: float = 20.0
     """Most that the folder holds; what was not used for longest goes first."""
+    share: float = 1.0
+    """Of the training images that are learned from, drawn by the seed; a smaller part lies in every larger one."""
     crops: CropConfig = CropConfig()
 
     def __post_init__(self) -> None:
         require(64 <= self.image_size <= 4096, "data.image_size", "between 64 and 4096", self.image_size)
         require(1 <= self.batch_size <= 4096, "data.batch_size", "between 1 and 4096", self.batch_size)
+        require(0 < self.share <= 1, "data.share", "above 0 and at most 1", self.share)
         require(self.workers is None or 0 <= self.workers <= 256, "data.workers", "between 0 and 256", self.workers)
         require(self.cache_gigabytes > 0, "data.cache_gigabytes", "above 0", self.cache_gigabytes)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from detector.analysis.analyse import Analysis
+from detector.fitting.power_law import Forecast, Point, PowerLaw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -186,6 +187,32 @@ def validation(steps: Sequence[int], ap: Sequence[float], ap50: Sequence[float])
         panel.set_xlabel("step", color=_INK)
         panel.set_ylim(bottom=0)
         panel.legend(frameon=False)
+
+    return svg(draw)
+
+
+def learning_curve(points: Sequence[Point], law: PowerLaw, ahead: Forecast) -> bytes:
+    """Scores by number of images, and the way they are expected to go on."""
+    sizes = [point.num_images for point in points]
+    way = np.geomspace(sizes[0], ahead.num_images, _POINTS)
+
+    def draw(panel: "Axes") -> None:
+        known = way <= sizes[-1]
+        scores = np.array([law.score(n) for n in way.tolist()])
+        panel.plot(way[known], scores[known], color=_COLOURS[0], linewidth=1)
+        panel.plot(way[~known], scores[~known], color=_COLOURS[0], linewidth=1, linestyle="--")
+        for one, colour, label in (
+            *((point, _COLOURS[0], "measured" if k == 0 else None) for k, point in enumerate(points)),
+            (ahead, _COLOURS[1], "forecast"),
+        ):
+            ends = [[max(0.0, one.score - one.low)], [max(0.0, one.high - one.score)]]
+            panel.errorbar([one.num_images], [one.score], yerr=ends, fmt="o", markersize=4, color=colour, label=label)
+        panel.set_xscale("log")
+        panel.set_xticks([*sizes, ahead.num_images], [f"{n:,}" for n in (*sizes, ahead.num_images)])
+        panel.minorticks_off()
+        panel.set_xlabel("training images", color=_INK)
+        panel.set_ylabel("AP on the validation split, 95 % interval", color=_INK)
+        panel.legend(frameon=False, loc="lower right")
 
     return svg(draw)
 

@@ -2,6 +2,7 @@
 
 from detector.run.batch_size import Auto
 from detector.run.comparing import CompareOutcome, compare
+from detector.run.curve import CurveOutcome, learning_curve
 from detector.run.data_paths import DataPaths
 from detector.run.exporting import ExportOutcome, export
 from detector.run.forecasting import Forecast
@@ -15,6 +16,7 @@ from detector.train.forensics import replay
 __all__ = [
     "Auto",
     "CompareOutcome",
+    "CurveOutcome",
     "DataPaths",
     "EvalOutcome",
     "ExportOutcome",
@@ -27,6 +29,7 @@ __all__ = [
     "evaluate_files",
     "export",
     "forecast",
+    "learning_curve",
     "predict",
     "replay",
     "report",

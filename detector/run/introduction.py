@@ -14,6 +14,8 @@ def introduce(say: Callable[[str], None], material: Material, assembly: Assembly
     nothing = ("none, or without objects: the last weights are kept as the best",)
     for line in material.val_columns.report.lines() if material.val_columns else nothing:
         say(f"val: {line}")
+    for line in material.fit.lines() if material.fit else ():
+        say(line)
     trained = assembly.trained
     say(f"classes: {', '.join(trained.label_map.names)}")
     parameters = sum(parameter.numel() for parameter in trained.model.parameters())

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from detector.config import RunConfig
 from detector.data import check, coco
-from detector.data.columns import Columns
+from detector.data.columns import Columns, subset
 from detector.errors import ConfigError
+from detector.fitting import sampling
+from detector.fitting.choice import Fit
 from detector.geometry import letterbox
 from detector.model import precision
 from detector.run import resuming
@@ -22,6 +24,15 @@ _BACKBONE_PARTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Splits:
+    """The data as they were read."""
+
+    train: Columns
+    val: Columns | None
+    """None where there is none, or nothing in it to be found."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Material:
     """What a run is made of."""
 
@@ -32,15 +43,23 @@ class Material:
     identity: Identity
     remarks: tuple[str, ...] = ()
     """On what was chosen for the user."""
+    fit: Fit | None = None
+    """Of the automatic recipe."""
 
 
-def gather(data: DataPaths, config: RunConfig, world: World, init: str, loaded: Loaded | None) -> Material:
+def read(data: DataPaths) -> Splits:
+    files = data.split("train")
+    columns = coco.read(files.annotations, files.images)
+    check.require_objects(columns)
+    return Splits(train=columns, val=_validation_columns(data, columns))
+
+
+def gather(
+    splits: Splits, config: RunConfig, world: World, init: str, loaded: Loaded | None, fit: Fit | None = None
+) -> Material:
     _require_fit(config, world)
     target = world.device
-    train_files = data.split("train")
-    columns = coco.read(train_files.annotations, train_files.images)
-    check.require_objects(columns)
-    val_columns = _validation_columns(data, columns)
+    columns, val_columns = splits.train, splits.val
     preprocess = Preprocess(canvas_hw=letterbox.choose_canvas(columns.sizes_hw, config.data.image_size))
     _require_statistics(config, preprocess.canvas_hw, world)
     is_choice_made = config.precision == "auto" and loaded is not None and loaded.identity.device == target.type
@@ -59,20 +78,31 @@ def gather(data: DataPaths, config: RunConfig, world: World, init: str, loaded: 
         preprocess=preprocess,
         splits={"train": _fingerprint(columns)} | ({"val": _fingerprint(val_columns)} if val_columns else {}),
     )
+    rows, remarks = _part(columns, config)
     return Material(
         config=config,
-        columns=columns,
+        columns=columns if rows is None else subset(columns, rows),
         val_columns=val_columns,
         facts=facts,
         identity=resuming.identity(config, facts),
+        remarks=remarks,
+        fit=fit,
     )
+
+
+def _part(columns: Columns, config: RunConfig) -> tuple[list[int] | None, tuple[str, ...]]:
+    """The images that are learned from; None for all."""
+    if config.data.share == 1:
+        return None, ()
+    rows = sampling.part(columns, config.data.share, config.seed)
+    return rows, (f"train: {len(rows)} of these images are learned from (data.share {config.data.share:g})",)
 
 
 def under(material: Material, config: RunConfig, *remarks: str) -> Material:
     """The same data under other settings of training; those that decide about the canvas stay."""
     _require_statistics(config, material.facts.preprocess.canvas_hw, World(device=material.facts.device))
     identity = resuming.identity(config, material.facts)
-    return dataclasses.replace(material, config=config, identity=identity, remarks=remarks)
+    return dataclasses.replace(material, config=config, identity=identity, remarks=(*material.remarks, *remarks))
 
 
 def _require_fit(config: RunConfig, world: World) -> None:
@@ -94,7 +124,6 @@ def _require_fit(config: RunConfig, world: World) -> None:
 
 
 def _validation_columns(data: DataPaths, train_columns: Columns) -> Columns | None:
-    """The validation split; None where there is none, or nothing in it to be found."""
     if not data.has("val"):
         return None
     files = data.split("val")

@@ -21,15 +21,16 @@ from detector.data.dataset import EvaluationSet
 from detector.errors import DataError
 from detector.evaluate import coco, collect, engines
 from detector.evaluate.coco import Scores
+from detector.fitting.choice import AutoRecipe
 from detector.model import device as devices
 from detector.model import inference
-from detector.run import assembly, diagnosis
+from detector.run import assembly, diagnosis, fitting
 from detector.run.assembly import Assembly
 from detector.run.data_paths import DataPaths
 from detector.run.diagnosis import Course
 from detector.run.finding import BATCH_SIZE
 from detector.run.forecasting import span
-from detector.run.material import Material, gather
+from detector.run.material import Material, gather, read
 from detector.train.distributed import World
 from detector.types import Batch
 
@@ -74,10 +75,14 @@ class SmokeOutcome:
         return {**made, "causes": list(self.causes), "loss": course}
 
 
-def smoke(data: DataPaths, config: RunConfig, *, init: str, device: str, say: Callable[[str], None]) -> SmokeOutcome:
+def smoke(
+    data: DataPaths, config: RunConfig | AutoRecipe, *, init: str, device: str, say: Callable[[str], None]
+) -> SmokeOutcome:
     """Train on eight images and score on them; nothing is written. See `detector train --smoke`."""
     world = World(device=devices.resolve(device))
-    material = gather(data, _settings(config), world, init, None)
+    splits = read(data)
+    settled, _ = fitting.settled(config, splits.train, world, init)
+    material = gather(splits, _settings(settled), world, init, None)
     columns, items = _chosen(material, say)
     made = assembly.build(material, init, world)
     trial = _Trial(made, material, columns, items, say)

@@ -15,15 +15,16 @@ from detector.data import loader
 from detector.data.batch import join as batch_of
 from detector.errors import CheckpointError, ConfigError, DetectorError
 from detector.evaluate.coco import Scores
+from detector.fitting.choice import AutoRecipe
 from detector.model import device as devices
 from detector.model.model_file import TrainedModel
 from detector.report import balance
-from detector.run import assembly, attempts, batch_size, introduction, preflight, resuming
+from detector.run import assembly, attempts, batch_size, fitting, introduction, preflight, resuming
+from detector.run import material as materials
 from detector.run.assembly import Assembly, Past
 from detector.run.batch_size import Auto
 from detector.run.data_paths import DataPaths
 from detector.run.material import Material
-from detector.run.material import gather as material_of
 from detector.run.model_keeper import ModelKeeper, read_scores
 from detector.run.preflight import Forecast
 from detector.train import board, distributed, engine, forensics, run_folder
@@ -57,7 +58,7 @@ class TrainOutcome:
 
 def train(
     data: DataPaths,
-    config: RunConfig,
+    config: RunConfig | AutoRecipe,
     *,
     out: Path | None,
     init: str,
@@ -81,7 +82,7 @@ def train(
 
 def _train(
     data: DataPaths,
-    config: RunConfig,
+    config: RunConfig | AutoRecipe,
     world: World,
     *,
     out: Path | None,
@@ -94,9 +95,11 @@ def _train(
         raise ConfigError("several processes need --out, the folder in which a restart finds the run")
     with ExitStack() as stack:
         held, loaded = world.share(_open(out, stack, resume=resume) if world.is_first else (None, None))
+        splits = materials.read(data)
+        settled, fit = fitting.settled(config, splits.train, world, init)
         if auto_batch and loaded is not None:
-            config = batch_size.of_run(config, loaded, auto_batch)
-        material = material_of(data, config, world, init, loaded)
+            settled = batch_size.of_run(settled, loaded, auto_batch)
+        material = materials.gather(splits, settled, world, init, loaded, fit)
         past = None
         if held is not None and loaded is not None:
             past = _past(held, loaded, material, resume=resume)
@@ -131,6 +134,8 @@ def _train_in(
     cut = 0
     if world.is_first:
         folder.clean()
+        if material.fit is not None:
+            fitting.write(folder.path, material.fit)
         run_folder.describe(folder, config, material.facts)
         cut = folder.cut_metrics(past.state.loop.metrics_bytes if past else 0)
     with _record(folder, config, world, tensorboard=tensorboard) as record:
@@ -154,7 +159,7 @@ def _record(folder: RunFolder, config: RunConfig, world: World, *, tensorboard: 
 
 def forecast(
     data: DataPaths,
-    config: RunConfig,
+    config: RunConfig | AutoRecipe,
     *,
     out: Path | None,
     init: str,
@@ -167,7 +172,9 @@ def forecast(
     if run_folder.existing(out):
         raise ConfigError(f"{out}: holds a run, which goes on as it began; name another --out, or leave --dry-run out")
     run_folder.require_free(out)
-    material = material_of(data, config, world, init, None)
+    splits = materials.read(data)
+    settled, fit = fitting.settled(config, splits.train, world, init)
+    material = materials.gather(splits, settled, world, init, None, fit)
     if auto_batch:
         material = batch_size.choose(material, init, auto_batch, world)
     made = assembly.build(material, init, world)

@@ -144,18 +144,19 @@ def require_free(out: Path | None) -> None:
         raise ConfigError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
 
 
-def claim(out: Path | None) -> RunFolder:
+def claim(out: Path | None, *, prefix: str = "train") -> RunFolder:
     """Make the folder.
 
     Args:
-        out: Empty or not there yet; None takes the next free `runs/train-NNN`.
+        out: Empty or not there yet; None takes the next free `runs/PREFIX-NNN`.
+        prefix: What such a folder is called.
 
     Raises:
         ConfigError: it holds something, or cannot be made.
     """
     require_free(out)
     try:
-        folder = _next_free(Path("runs")) if out is None else out
+        folder = _next_free(Path("runs"), prefix) if out is None else out
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(out or Path("runs"), error) from error
@@ -185,11 +186,11 @@ def _unwritable(path: Path, error: OSError) -> ConfigError:
     return ConfigError(f"{path}: the run folder cannot be written ({error.strerror}); choose another --out")
 
 
-def _next_free(parent: Path) -> Path:
+def _next_free(parent: Path, prefix: str) -> Path:
     """Make the next folder; another run may start at the same moment, and only one of them makes it."""
     number = 1
     while True:
-        folder = parent / f"train-{number:03}"
+        folder = parent / f"{prefix}-{number:03}"
         try:
             folder.mkdir(parents=True)
         except FileExistsError:

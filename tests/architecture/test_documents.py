@@ -25,8 +25,8 @@ PARSERS = {
     "export": export_options.parse_export,
     "report": report_options.parse_report,
     "compare": report_options.parse_compare,
-    "status": options.parse_status,
-    "replay": options.parse_replay,
+    "status": report_options.parse_status,
+    "replay": report_options.parse_replay,
     "benchmark": benchmark_cli.parse,
 }
 OURS = re.compile(r"(?:^|&& |; )(?:\$ )?(?:detector |make |python3? -m detector |python3? tools/)")

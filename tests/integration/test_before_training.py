@@ -58,7 +58,7 @@ def settings(changes: dict[str, Any] | None = None) -> RunConfig:
 
 
 def gathered(data: Path, config: RunConfig) -> Material:
-    return material.gather(DataPaths(folder=data), config, World(), "none", None)
+    return material.gather(material.read(DataPaths(folder=data)), config, World(), "none", None)
 
 
 def made(data: Path, changes: dict[str, Any] | None = None) -> tuple[Assembly, Material]:

@@ -74,7 +74,7 @@ def test_a_third_head_by_configuration_alone(data: Path, tmp_path: Path) -> None
 def test_sequential_heads_train_to_the_same_weights(data: Path, tmp_path: Path, topology: str) -> None:
     cascade = ("--set", "model.heads.box.input=classification") if topology == "cascade" else ()
     # Adam would make a whole step of a gradient that is zero but for its rounding.
-    plain = (*cascade, "--set", "optim.name=sgd", "--lr", "0.01")
+    plain = ("--recipe", "small", *cascade, "--set", "optim.name=sgd", "--lr", "0.01")
     run(data, tmp_path / "joint", *plain)
     run(data, tmp_path / "apart", *plain, "--heads", "sequential", "--set", "memory.piece_cells=20")
     joint, apart = (load_file(tmp_path / name / "last.safetensors") for name in ("joint", "apart"))
@@ -85,7 +85,7 @@ def test_sequential_heads_train_to_the_same_weights(data: Path, tmp_path: Path, 
 @pytest.fixture(scope="module")
 def teacher(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("teacher") / "run"
-    run(data, out, "--set", "model.backbone=resnet34", "--set", "model.pyramid.width=24")
+    run(data, out, "--recipe", "small", "--set", "model.backbone=resnet34", "--set", "model.pyramid.width=24")
     return out / "best.safetensors"
 
 

@@ -16,6 +16,7 @@ import detector
 from detector import cli, config, config_file, export_options, options, recipes
 from detector.errors import CheckpointError, ConfigError, DataError, DetectorError
 from detector.evaluate.coco import ClassScore, Scores
+from detector.fitting.choice import AutoRecipe
 
 SCORES = Scores(
     ap=0.5,
@@ -84,6 +85,9 @@ class Run:
                 return SCORES, ()
             case "forecast":
                 return SimpleNamespace(lines=lambda: ("about a minute",), values=lambda: {"steps": 3})
+            case "learning_curve":
+                stopped = 2 if self.interrupted else None
+                return SimpleNamespace(text=lambda: "a curve", values=dict, interrupted_by=stopped, folder=self.folder)
             case "smoke":
                 return SimpleNamespace(text=lambda: "the verdict", values=dict, passed=self.passed)
             case _:
@@ -102,7 +106,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     recorder = Run(tmp_path)
     module = ModuleType("detector.run")
     module.DataPaths = module.Auto = SimpleNamespace  # type: ignore[attr-defined]
-    for name in ("train", "forecast", "smoke", "evaluate", "evaluate_files", "predict"):
+    for name in ("train", "forecast", "smoke", "learning_curve", "evaluate", "evaluate_files", "predict"):
 
         def stand_in(*args: Any, _name: str = name, **kwargs: Any) -> Any:
             return recorder.answer(_name, args, kwargs)
@@ -116,12 +120,37 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 # Settings
 
 
-def settings(*argv: str) -> config.RunConfig:
+def resolved(*argv: str) -> config.RunConfig | AutoRecipe:
     return options.config_of(options.parse_train(["data", *argv]))
 
 
-def test_the_default_recipe_is_small() -> None:
-    assert settings() == recipes.small()
+def settings(*argv: str) -> config.RunConfig:
+    """Without a recipe or a file: on top of `small`."""
+    named = ("--recipe", "small") if not {"--recipe", "--config"} & set(argv) else ()
+    found = resolved(*argv, *named)
+    assert isinstance(found, config.RunConfig)
+    return found
+
+
+def test_the_default_recipe_is_fitted_to_the_data() -> None:
+    assert resolved() == resolved("--recipe", "auto") == AutoRecipe(changes={})
+    assert resolved("--set", "augment.horizontal_flip=0") == AutoRecipe(changes={"augment.horizontal_flip": 0})
+    own = {"data.image_size": 96, "length.epochs": None, "length.steps": 3, "length.minutes": None, "seed": 1}
+    assert resolved("--steps", "3", "--image-size", "96", "--set", "seed=1") == AutoRecipe(changes=own)
+
+
+@pytest.mark.parametrize("has_fit", [False, True])
+def test_a_run_of_the_automatic_recipe_goes_on_with_its_own_settings(tmp_path: Path, has_fit: bool) -> None:
+    made = config_file.override(recipes.small(), {"data.image_size": 160})
+    (tmp_path / "config.yaml").write_text(config_file.dump(made))
+    if has_fit:
+        (tmp_path / "fit.json").write_text("{}")
+    out = ("--out", str(tmp_path))
+    assert resolved(*out) == (made if has_fit else AutoRecipe(changes={}))
+    assert resolved(*out, "--resume") == made
+    assert resolved(*out, "--recipe", "small") == recipes.small()
+    longer = config_file.override(made, {"length.minutes": 30.0})
+    assert resolved(*out, "--resume", "--minutes", "30") == longer
 
 
 @pytest.mark.parametrize("name", recipes.NAMES)
@@ -191,6 +220,8 @@ def test_option_beats_file_beats_default(tmp_path: Path) -> None:
 def test_a_wrong_setting_is_named(argv: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace(".", r"\.").replace("(", r"\(")):
         settings(*argv)
+    with pytest.raises(ConfigError, match=message.replace(".", r"\.").replace("(", r"\(")):
+        resolved(*argv)  # by the automatic recipe
 
 
 # What reaches the functions
@@ -198,10 +229,10 @@ def test_a_wrong_setting_is_named(argv: tuple[str, ...], message: str) -> None:
 
 def test_train_passes_everything_on(run: Run) -> None:
     assert cli.main(["train", "cells", "--out", "o", "--init", "imagenet", "--device", "cpu"]) == 0
-    name, (data, resolved), kwargs = run.only_call
+    name, (data, settled), kwargs = run.only_call
     assert name == "train"
     assert vars(data) == {"folder": Path("cells"), "train_json": None, "val_json": None, "images": None}
-    assert resolved == recipes.small()
+    assert settled == AutoRecipe(changes={})
     assert kwargs == {
         "out": Path("o"),
         "init": "imagenet",
@@ -215,8 +246,8 @@ def test_train_passes_everything_on(run: Run) -> None:
 @pytest.mark.parametrize(("argv", "keep_lr"), [((), False), (("--lr", "0.1"), True), (("--set", "optim.lr=0.1"), True)])
 def test_an_automatic_batch_size_keeps_the_rate_that_was_named(run: Run, argv: tuple[str, ...], keep_lr: bool) -> None:
     assert cli.main(["train", "d", "--batch-size", "auto", "--tensorboard", *argv]) == 0
-    _, (_, resolved), kwargs = run.only_call
-    assert resolved.data.batch_size == recipes.small().data.batch_size
+    _, (_, settled), kwargs = run.only_call
+    assert settled.changes == ({"optim.lr": 0.1} if argv else {})
     assert kwargs["auto_batch"] == SimpleNamespace(keep_lr=keep_lr)
     assert kwargs["tensorboard"]
 
@@ -232,9 +263,21 @@ def test_a_dry_run_asks_for_a_forecast(run: Run, capsys: pytest.CaptureFixture[s
 def test_the_code_of_a_smoke_test(run: Run, passed: bool, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     run.passed = passed
     assert cli.main(["train", "d", "--smoke", "--image-size", "96"]) == code
-    name, (_, resolved), _ = run.only_call
-    assert (name, resolved.data.image_size) == ("smoke", 96)
+    name, (_, settled), _ = run.only_call
+    assert (name, settled.changes["data.image_size"]) == ("smoke", 96)
     assert capsys.readouterr().out == "the verdict\n"
+
+
+@pytest.mark.parametrize(("interrupted", "code"), [(False, 0), (True, 130)])
+def test_a_learning_curve(run: Run, interrupted: bool, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    run.interrupted = interrupted
+    assert cli.main(["train", "d", "--learning-curve", "--steps", "9", "--out", "o", "--init", "imagenet"]) == code
+    name, (data, settled), kwargs = run.only_call
+    assert (name, data.folder, settled.changes["length.steps"]) == ("learning_curve", Path("d"), 9)
+    assert (kwargs["out"], kwargs["init"], kwargs["device"]) == (Path("o"), "imagenet", "auto")
+    shown = capsys.readouterr()
+    assert shown.out == "a curve\n"
+    assert ("goes on" in shown.err) == interrupted
 
 
 def test_train_takes_files_instead_of_a_folder(run: Run) -> None:
@@ -446,6 +489,8 @@ def test_debug_shows_the_traceback(run: Run, capsys: pytest.CaptureFixture[str])
         (["train", "d", "--dry-run", "--tensorboard"], "--tensorboard has no meaning beside --dry-run"),
         (["train", "d", "--dry-run", "--resume", "--out", "o"], "--resume has no meaning beside --dry-run"),
         (["train", "d", "--smoke", "--out", "o"], "--out has no meaning beside --smoke"),
+        (["train", "d", "--learning-curve", "--smoke"], "--learning-curve has no meaning beside --smoke"),
+        (["train", "d", "--learning-curve", "--resume", "--out", "o"], "--resume has no meaning"),
         (["train", "d", "--smoke", "--minutes", "2"], "--epochs, --steps or --minutes has no meaning beside --smoke"),
         (["train", "d", "--smoke", "--batch-size", "auto"], "--batch-size auto has no meaning beside --smoke"),
         (["eval"], "eval needs CHECKPOINT and DATA"),

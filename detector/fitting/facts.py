@@ -1,0 +1,85 @@
+"""What is known of a data set and a machine before a run, as far as settings depend on it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detector.config import LengthConfig
+from detector.data.columns import Columns
+from detector.fitting import overlap
+from detector.geometry import letterbox
+
+_LARGEST_CANVAS = 8192
+_MOST_OBJECTS = 100_000
+"""That are looked at; quantiles of more would not differ."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """Where a run will take place."""
+
+    kind: Literal["cpu", "cuda"]
+    cores: int = 1
+    memory_bytes: int | None = None
+    """Of a GPU."""
+    processes: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the user has decided and other settings depend on; None where the choice is ours."""
+
+    image_size: int | None = None
+    batch_size: int | None = None
+    length: LengthConfig | None = None
+    has_weights: bool = False
+    """Whether training begins with given weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """A data set and a machine."""
+
+    num_images: int
+    num_objects: int
+    classes: tuple[str, ...]
+    longer_side: float
+    """Of the middle picture, in pixels."""
+    canvas_shape: tuple[float, float]
+    """Height and width of the canvas; the longer is 1."""
+    sides: NDArray[np.float64]
+    """Square root of each object's area, where the longer side of the canvas is 1."""
+    weights: NDArray[np.float64]
+    """Of each object, to sum 1; each class has the same, as it has in AP."""
+    most_objects: int
+    """Of one image."""
+    overlap: float
+    """IoU with its nearest neighbour of the same class that one object in fifty exceeds."""
+    machine: Machine
+
+
+def of_columns(columns: Columns, machine: Machine) -> Facts:
+    """Facts of a split that has objects; crowd regions do not count."""
+    rows = np.repeat(np.arange(len(columns)), np.diff(columns.offsets))
+    real = np.flatnonzero(~columns.is_crowd)
+    boxes, labels, rows = columns.boxes[real].astype(np.float64), columns.labels[real], rows[real]
+    canvas = letterbox.choose_canvas(columns.sizes_hw, _LARGEST_CANVAS)
+    shape = np.array(canvas) / max(canvas)
+    scale = (shape / columns.sizes_hw).min(axis=1)  # of each image, to fit on that canvas
+    spread = np.unique(np.linspace(0, len(real) - 1, min(len(real), _MOST_OBJECTS)).astype(np.int64))
+    sides = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)) * scale[rows]
+    weights = 1 / np.bincount(labels)[labels[spread]]
+    return Facts(
+        num_images=len(columns),
+        num_objects=len(real),
+        classes=columns.label_map.names,
+        longer_side=float(np.median(columns.sizes_hw.max(axis=1))),
+        canvas_shape=(float(shape[0]), float(shape[1])),
+        sides=sides[spread],
+        weights=weights / weights.sum(),
+        most_objects=int(np.bincount(rows).max()),
+        overlap=overlap.typical(boxes, labels, rows),
+        machine=machine,
+    )

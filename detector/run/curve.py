@@ -1,0 +1,218 @@
+"""The same training on a quarter, a half and all of the training images, and what more labels would bring."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detector import config_file, files
+from detector.config import LengthConfig, RunConfig
+from detector.errors import ConfigError, DataError, DetectorError
+from detector.fitting import power_law, sampling
+from detector.fitting.choice import AutoRecipe, Fit
+from detector.fitting.power_law import Forecast, Point, PowerLaw
+from detector.model import device as devices
+from detector.report import plots
+from detector.run import fitting, material, scoring
+from detector.run.data_paths import DataPaths
+from detector.run.training import forecast as forecast_of
+from detector.run.training import train
+from detector.train import run_folder
+from detector.train.distributed import World
+
+SHARES = (0.25, 0.5, 1.0)
+_PLAN = "curve-plan.json"
+_FEWEST_IMAGES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurveOutcome:
+    folder: Path
+    points: tuple[Point, ...]
+    """Fewer than the shares where it was interrupted."""
+    law: PowerLaw | None
+    forecast: Forecast | None
+    plot: Path | None
+    steps: int
+    interrupted_by: int | None = None
+
+    def text(self) -> str:
+        rows = [
+            f"{point.num_images:>8,}  {point.score:6.3f}  {point.low:6.3f} to {point.high:.3f}" for point in self.points
+        ]
+        lines = [f"{'images':>8}  {'val AP':>6}  {'95 % interval':>15}", *rows, ""]
+        if self.law is not None and self.forecast is not None:
+            lines += [
+                power_law.sentence(self.points, self.forecast),
+                f"{self._way()}; {self.steps:,} steps each",
+                "",
+            ]
+        return "\n".join([*lines, f"curve  {self.folder}"])
+
+    def _way(self) -> str:
+        assert self.law is not None
+        if self.law.power == 0:
+            return "more images did not help"
+        return f"1 - AP falls with images to the power -{self.law.power:.2f}, as if AP 1 could be reached"
+
+    def values(self) -> dict[str, object]:
+        return {
+            "folder": str(self.folder),
+            "steps": self.steps,
+            "points": [dataclasses.asdict(point) for point in self.points],
+            "power_law": None if self.law is None else dataclasses.asdict(self.law),
+            "forecast": None if self.forecast is None else dataclasses.asdict(self.forecast),
+            "plot": None if self.plot is None else str(self.plot),
+            "interrupted": self.interrupted_by is not None,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """Of all parts: settings but for the share, and what was asked for, to know it again."""
+
+    config: RunConfig
+    asked: str
+    fit: Fit | None = None
+
+
+def learning_curve(
+    data: DataPaths,
+    config: RunConfig | AutoRecipe,
+    *,
+    out: Path | None,
+    init: str,
+    device: str,
+    say: Callable[[str], None],
+) -> CurveOutcome:
+    """Train three times for the same number of steps, score on the validation split, and look ahead.
+
+    Each part is a run folder in `out`; the same command goes on where it was stopped. See `detector train
+    --learning-curve`.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("--learning-curve trains in one process; start it without torchrun")
+    splits = material.read(data)
+    if splits.val is None:
+        raise DataError("a learning curve is scored on a validation split with objects, and there is none")
+    if len(splits.train) < _FEWEST_IMAGES:
+        raise DataError(f"a learning curve needs {_FEWEST_IMAGES} training images or more, found {len(splits.train)}")
+    plan = _plan(data, splits, config, out=out, init=init, device=device, say=say)
+    folder = _claim(out, plan)
+    steps = plan.config.length.steps
+    assert steps is not None
+    points: list[Point] = []
+    for share in SHARES:
+        part = folder / f"part-{round(100 * share):03}"
+        say(f"curve: {share:.0%} of the training images, {steps:,} steps, in {part}")
+        made = dataclasses.replace(plan.config, data=dataclasses.replace(plan.config.data, share=share))
+        done = train(data, made, out=part, init=init, device=device, resume=run_folder.existing(part) is not None)
+        if done.interrupted_by is not None:
+            return _outcome(folder, points, steps, done.interrupted_by)
+        rows = sampling.part(splits.train, share, made.seed)
+        points.append(_point(len(rows), done.last, data, part, device))
+    outcome = _outcome(folder, points, steps, None)
+    _write(folder / "curve.json", json.dumps(outcome.values(), indent=2) + "\n")
+    return outcome
+
+
+def _outcome(folder: Path, points: list[Point], steps: int, interrupted_by: int | None) -> CurveOutcome:
+    if interrupted_by is not None:
+        return CurveOutcome(
+            folder=folder, points=tuple(points), law=None, forecast=None, plot=None, steps=steps,
+            interrupted_by=interrupted_by,
+        )  # fmt: skip
+    law = power_law.fit([point.num_images for point in points], [point.score for point in points])
+    found = power_law.forecast(points, 2 * points[-1].num_images)
+    plot = folder / "curve.svg"
+    try:
+        with files.written_whole(plot) as temporary:
+            temporary.write_bytes(plots.learning_curve(points, law, found))
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+    return CurveOutcome(folder=folder, points=tuple(points), law=law, forecast=found, plot=plot, steps=steps)
+
+
+def _plan(
+    data: DataPaths,
+    splits: material.Splits,
+    config: RunConfig | AutoRecipe,
+    *,
+    out: Path | None,
+    init: str,
+    device: str,
+    say: Callable[[str], None],
+) -> _Plan:
+    """That of the folder, where it holds one; else a new one, whose steps are measured if the length is in minutes."""
+    asked = _asked(config)
+    held = _read_plan(out)
+    if held is not None:
+        if held.asked != asked:
+            raise ConfigError(
+                f"{out}: holds a learning curve of other settings; give the same, or choose another --out"
+            )
+        return held
+    settled, fit = fitting.settled(config, splits.train, World(device=devices.resolve(device)), init)
+    for line in fit.lines() if fit is not None else ():
+        say(line)
+    if settled.data.share != 1:
+        raise ConfigError("data.share is what a learning curve varies; leave it out")
+    steps = forecast_of(data, settled, out=None, init=init, device=device, say=lambda _: None).estimate.steps
+    if settled.length.minutes is not None:
+        say(f"curve: {settled.length.minutes:g} minutes are about {steps:,} steps here")
+    length = LengthConfig(steps=max(1, steps), evaluations=1)
+    return _Plan(config=dataclasses.replace(settled, length=length), asked=asked, fit=fit)
+
+
+def _asked(config: RunConfig | AutoRecipe) -> str:
+    """What the automatic recipe makes of it depends on the machine, and does not count."""
+    if isinstance(config, AutoRecipe):
+        return json.dumps(dict(config.changes), sort_keys=True, default=str)
+    return config_file.dump(config)
+
+
+def _read_plan(out: Path | None) -> _Plan | None:
+    if out is None or not (out / _PLAN).is_file():
+        return None
+    try:
+        content: Mapping[str, Any] = json.loads((out / _PLAN).read_text(encoding="utf-8"))
+        config = config_file.loads(str(content["config"]), source=str(out / _PLAN))
+        return _Plan(config=config, asked=str(content["asked"]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{out / _PLAN}: cannot be read ({error}); choose another --out") from error
+
+
+def _claim(out: Path | None, plan: _Plan) -> Path:
+    if out is not None and (out / _PLAN).is_file():
+        return out
+    folder = run_folder.claim(out, prefix="curve").path
+    if plan.fit is not None:
+        fitting.write(folder, plan.fit)
+    _write(folder / _PLAN, json.dumps({"asked": plan.asked, "config": config_file.dump(plan.config)}, indent=2) + "\n")
+    return folder
+
+
+def _point(num_images: int, model: Path, data: DataPaths, part: Path, device: str) -> Point:
+    """Scores that an earlier start of the command left are taken as they are."""
+    found = data.split("val")
+    if scoring.saved_results(model, "val", found.annotations) is None:
+        scoring.evaluate([model], data, split="val", out=part / "eval-val", device=device)
+    values = json.loads((part / "eval-val" / "scores.json").read_text(encoding="utf-8"))
+    score = max(0.0, float(values["ap"]))
+    low, high = values["intervals"].get("ap", (score, score))
+    return Point(num_images=num_images, score=score, low=float(low), high=float(high))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        with files.written_whole(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> DetectorError:
+    return ConfigError(f"{folder}: cannot be written ({error.strerror}); choose another --out")

@@ -1,0 +1,36 @@
+"""What is known of a data set."""
+
+import numpy as np
+import pytest
+
+from detector.fitting import facts
+from tests.unit.fitting.make import CPU, columns
+
+
+def test_facts_of_a_split() -> None:
+    made = columns(
+        [[0, 0, 1], [0], []],
+        boxes=[[0, 0, 64, 64], [10, 0, 74, 64], [0, 0, 32, 8], [0, 0, 128, 32]],
+        sizes_hw=[(480, 640), (240, 320), (480, 640)],
+    )
+    found = facts.of_columns(made, CPU)
+    assert (found.num_images, found.num_objects, found.most_objects, found.longer_side) == (3, 4, 3, 640)
+    assert found.canvas_shape == pytest.approx((0.75, 1), abs=0.01)
+    # 64 of 640 pixels; the root of 32 times 8; on the picture of half the size an object takes twice the canvas.
+    assert found.sides.tolist() == pytest.approx([0.1, 0.1, 16 / 640, 64 / 320], rel=0.01)
+    # Each class weighs the same.
+    assert found.weights.tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 2, 1 / 6])
+    assert found.overlap == pytest.approx(54 / 74, abs=0.02)
+
+
+def test_crowd_regions_do_not_count() -> None:
+    made = columns([[0, 0]], boxes=[[0, 0, 64, 64], [0, 0, 640, 480]], crowd=[False, True])
+    found = facts.of_columns(made, CPU)
+    assert (found.num_objects, found.most_objects, len(found.sides)) == (1, 1, 1)
+
+
+def test_of_many_objects_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "_MOST_OBJECTS", 10)
+    found = facts.of_columns(columns([[0, 1]] * 50), CPU)
+    assert (found.num_objects, len(found.sides)) == (100, 10)
+    assert np.isclose(found.weights.sum(), 1)

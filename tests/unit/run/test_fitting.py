@@ -1,0 +1,74 @@
+"""Facts of this machine and wishes of the user, brought to the automatic recipe."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detector import recipes
+from detector.config import LengthConfig
+from detector.errors import ConfigError
+from detector.fitting.choice import AutoRecipe
+from detector.run import fitting
+from detector.train.distributed import World
+from tests.unit.fitting.make import columns
+
+COLUMNS = columns([[0], [1]] * 20)
+
+
+def settled(changes: dict[str, Any], init: str = "none") -> Any:
+    found, fit = fitting.settled(AutoRecipe(changes=changes), COLUMNS, World(), init)
+    assert fit is not None
+    assert fit.config == found
+    return found
+
+
+def test_settings_that_are_given_stay_as_they_are() -> None:
+    assert fitting.settled(recipes.small(), COLUMNS, World(), "none") == (recipes.small(), None)
+
+
+def test_what_the_user_has_decided_reaches_the_rules() -> None:
+    by_name = settled({"data.image_size": 640, "data.batch_size": 1, "length.steps": 100})
+    by_group = settled({"data": {"image_size": 640, "batch_size": 1}, "length": {"steps": 100}})
+    assert by_name == by_group
+    assert by_name.length == LengthConfig(steps=100)
+    assert (by_name.data.image_size, by_name.optim.warmup_steps) == (640, 5)
+    assert by_name.optim.lr < recipes.small().optim.lr
+    assert by_name.model.priors != settled({}).model.priors
+    assert settled({"length.epochs": 2, "length.minutes": None}).length == LengthConfig(epochs=2)
+
+
+def test_given_weights_reach_the_rules() -> None:
+    assert settled({}, init="a.safetensors").model.batch_norm == "frozen"
+
+
+def test_the_machine_is_this_one() -> None:
+    machine = fitting.machine_of(World())
+    assert (machine.kind, machine.memory_bytes, machine.processes) == ("cpu", None, 1)
+    assert machine.cores >= 1
+
+
+def test_only_the_first_of_several_processes_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, fit = fitting.settled(AutoRecipe(changes={}), COLUMNS, World(), "none")
+
+    class Second(World):
+        is_first = False
+
+        def share(self, value: Any) -> Any:
+            assert value is None
+            return fit
+
+    monkeypatch.setattr(fitting.fits, "fit", None)
+    assert fitting.settled(AutoRecipe(changes={}), COLUMNS, Second(), "none")[1] is fit
+
+
+def test_what_was_chosen_is_written_whole_or_refused(tmp_path: Path) -> None:
+    _, fit = fitting.settled(AutoRecipe(changes={"seed": 1}), COLUMNS, World(), "none")
+    assert fit is not None
+    fitting.write(tmp_path, fit)
+    written = json.loads((tmp_path / "fit.json").read_text())
+    assert written["choices"][0] == {**dataclasses.asdict(fit.choices[0])}
+    with pytest.raises(ConfigError, match="cannot be written"):
+        fitting.write(tmp_path / "nowhere", fit)

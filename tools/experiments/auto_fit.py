@@ -1,0 +1,186 @@
+"""Measure `--recipe auto` beside a small grid of settings chosen by hand, on data that nobody has tuned on.
+
+Two data sets are drawn (generated.py). On each, auto and every row of the grid are trained from random weights for the
+same count of steps, the grid's best is chosen on the validation split, and both are scored on the test split. Results
+are kept in auto_fit.json beside this file; what is there is not run again, so the script can be stopped and started at
+any time:
+
+    python tools/experiments/auto_fit.py --steps 1200 --seeds 1     run what is missing, then print the ratio
+    python tools/experiments/auto_fit.py --steps 1200 --table       print only
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, cast
+
+import generated
+
+ROOT = Path(__file__).parents[2]
+RESULTS = Path(__file__).with_suffix(".json")
+DATA = ROOT / "runs" / "generated"
+COUNTS = {"train": 240, "val": 80, "test": 80}
+SEED = 7
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One way to train."""
+
+    name: str
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One training."""
+
+    data: str
+    row: str
+    seed: int
+    steps: int
+    val_ap: float
+    test_ap: float
+    test_ap50: float
+    seconds: float
+    commit: str
+    machine: str
+
+
+def rows() -> tuple[Row, ...]:
+    """Auto, and what a person would try: image size, levels with prior size, learning rate."""
+    made = [Row(name=AUTO, words=("--recipe", "auto"))]
+    for size, (first, last, scale), lr in product((320, 512), ((3, 6, 4.0), (2, 5, 4.0), (3, 6, 3.0)), (1e-3, 3e-3)):
+        settings = (
+            f"model.pyramid.first_level={first}",
+            f"model.pyramid.last_level={last}",
+            f"model.priors.scales=[{scale}]",
+            "augment.vertical_flip=0",
+            "decode.max_detections=200",
+        )
+        words = [word for one in settings for word in ("--set", one)]
+        made.append(
+            Row(
+                name=f"{size} px, levels {first}-{last}, scale {scale:g}, lr {lr:g}",
+                words=("--recipe", "small", "--image-size", str(size), "--lr", str(lr), *words),
+            )
+        )
+    return tuple(made)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--rows", type=int, default=None, help="only the first rows, to try the script")
+    parser.add_argument("--table", action="store_true", help="print what is there")
+    options = parser.parse_args()
+    if not options.table:
+        run(options.steps, options.seeds, rows()[: options.rows])
+    print_table([one for one in _read() if one.steps == options.steps])
+
+
+def run(steps: int, seeds: int, wanted: Sequence[Row]) -> None:
+    done = {(r.data, r.row, r.seed, r.steps) for r in _read()}
+    for kind in generated.KINDS:
+        folder = _data(kind)
+        for seed, row in product(range(seeds), wanted):
+            if (kind.name, row.name, seed, steps) in done:
+                continue
+            result = _train(kind.name, folder, row, seed, steps)
+            RESULTS.write_text(json.dumps([asdict(r) for r in [*_read(), result]], indent=1) + "\n", encoding="utf-8")
+            sys.stderr.write(f"{kind.name}, {row.name}, seed {seed}: val {result.val_ap:.3f}, {result.seconds:.0f} s\n")
+
+
+def _data(kind: generated.Kind) -> Path:
+    """Drawn once; under another name until it is whole."""
+    folder = DATA / f"{kind.name}-{SEED}"
+    if not folder.is_dir():
+        DATA.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=DATA) as half:
+            generated.write(Path(half) / "data", kind, COUNTS, SEED)
+            (Path(half) / "data").rename(folder)
+    return folder
+
+
+def _train(data: str, folder: Path, row: Row, seed: int, steps: int) -> Result:
+    with tempfile.TemporaryDirectory() as out:
+        answer = _detector(
+            "train", str(folder), *row.words, "--steps", str(steps), "--seed", str(seed), "--out", f"{out}/run",
+            "--set", "length.evaluations=1",
+        )  # fmt: skip
+        tested = _detector("eval", f"{out}/run/last.safetensors", str(folder), "--split", "test")
+        lines = Path(out, "run", "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return Result(
+        data=data,
+        row=row.name,
+        seed=seed,
+        steps=steps,
+        val_ap=answer["scores"]["ap"],
+        test_ap=tested["scores"]["ap"],
+        test_ap50=tested["scores"]["ap50"],
+        seconds=round(max(float(json.loads(line)["seconds"]) for line in lines), 1),
+        commit=_commit(),
+        machine=f"{platform.machine()}, {os.cpu_count()} CPU cores",
+    )
+
+
+def _detector(*words: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", "detector", *words, "--json"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    )
+    return json.loads(done.stdout)
+
+
+def _commit() -> str:
+    return subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout.strip()
+
+
+def _read() -> list[Result]:
+    if not RESULTS.is_file():
+        return []
+    return [Result(**row) for row in cast("list[dict[str, Any]]", json.loads(RESULTS.read_text(encoding="utf-8")))]
+
+
+def print_table(results: Sequence[Result]) -> None:
+    """Every row by its validation AP, and what auto has of the best by hand on the test split."""
+    for data in dict.fromkeys(r.data for r in results):
+        of_row: dict[str, list[Result]] = {}
+        for result in results:
+            if result.data == data:
+                of_row.setdefault(result.row, []).append(result)
+        order = sorted(of_row, key=lambda name: -_mean([r.val_ap for r in of_row[name]]))
+        lines = [f"\n{data}\n{'val AP':>8}{'test AP':>9}{'AP50':>8}{'min':>7}  seeds"]
+        for name in order:
+            found = of_row[name]
+            lines.append(
+                f"{_mean([r.val_ap for r in found]):8.3f}{_mean([r.test_ap for r in found]):9.3f}"
+                f"{_mean([r.test_ap50 for r in found]):8.3f}{_mean([r.seconds for r in found]) / 60:7.1f}"
+                f"  {len(found)}  {name}"
+            )
+        by_hand = [name for name in order if name != AUTO]
+        if by_hand and AUTO in of_row:
+            auto, best = (_mean([r.test_ap for r in of_row[name]]) for name in (AUTO, by_hand[0]))
+            ratio = f"{auto / best:.3f}" if best > 0 else "not defined"
+            lines.append(f"auto / best by hand, test AP: {ratio}")
+        sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _mean(values: Sequence[float]) -> float:
+    return statistics.fmean(values)
+
+
+if __name__ == "__main__":
+    main()
