@@ -75,8 +75,11 @@ class Saver:
             self._good_step = self._step
             self._journal.saved(self._step)
             return
-        if not self._store.folder.parent.is_dir():
-            raise DetectorError(f"{failure}; training stopped at step {self._step}: nothing could be kept") from failure
+        run = self._store.folder.parent
+        if not run.is_dir():
+            raise DetectorError(
+                f"{run}: the run folder is gone; training stopped at step {self._step}, and nothing could be kept"
+            ) from failure
         stands = "there is none yet" if self._good_step is None else f"that of step {self._good_step} stands"
         self._journal.say(
             f"warning: no checkpoint of step {self._step}: {failure}; {stands}; training goes on: make room, "
