@@ -175,6 +175,7 @@ def _evaluate(options: forms.Evaluate) -> Answer:
         device=options.device,
         engine=options.engine,
         write_thresholds=options.write_thresholds,
+        decode=forms.decode_settings(options),
     )
     return Answer(
         text=f"{text.table(outcome.scores, outcome.intervals)}\n\n{commands.thresholds(outcome)}"
@@ -214,6 +215,7 @@ def _predict(options: forms.Predict) -> Answer:
         out=options.out,
         score=options.score,
         device=options.device,
+        decode=forms.decode_settings(options),
         compile_network=options.compile,
         say=lambda line: _note("predict", line),
     )

@@ -77,6 +77,13 @@ Imports = Annotated[
 ]
 
 
+Settings = Annotated[
+    tuple[str, ...],
+    conf.UseAppendAction,
+    conf.arg(name="set", metavar="KEY=VALUE", help_behavior_hint="(repeatable)"),
+]
+
+
 class Form(Protocol):
     """What every command takes."""
 
@@ -132,11 +139,7 @@ class Train:
     """Learning rate."""
     seed: Annotated[int | None, shown("N")] = None
     """Seed of all randomness."""
-    settings: Annotated[
-        tuple[str, ...],
-        conf.UseAppendAction,
-        conf.arg(name="set", metavar="KEY=VALUE", help_behavior_hint="(repeatable)"),
-    ] = ()
+    settings: Settings = ()
     """Any other setting by its name in config.yaml."""
     device: Device = "auto"
     workers: Annotated[int | None, shown("N")] = None
@@ -177,6 +180,8 @@ class Evaluate:
     """COCO results file to score."""
     engine: Literal["hotcoco", "pycocotools"] = "hotcoco"
     """Who computes the scores. The numbers are the same; pycocotools defines them, hotcoco is faster."""
+    settings: Settings = ()
+    """Setting of how boxes are read off, such as decode.mirror=false, in place of the model's."""
     write_thresholds: Annotated[str | None, shown("f1|precision=X|recall=X")] = None
     """Put into CHECKPOINT, for each class, the score that is best on this split; predict uses it."""
     imports: Imports = ()
@@ -211,6 +216,8 @@ class Predict:
     score: Annotated[float | None, shown("X", "(default: thresholds of the model, else 0.3; 0 for a localizer)")] = None
     """Lowest score of an object that is reported."""
     device: Device = "auto"
+    settings: Settings = ()
+    """Setting of how boxes are read off, such as decode.mirror=false, in place of the model's."""
     compile: Compile = False
     imports: Imports = ()
     as_json: AsJson = False
@@ -272,6 +279,21 @@ def names_lr(options: Train) -> bool:
     return options.lr is not None or any(text.partition("=")[0].strip() == "optim.lr" for text in options.settings)
 
 
+def decode_settings(options: Evaluate | Predict) -> dict[str, object]:
+    """What --set says of `decode`, by name; nothing else can be changed once a model is trained.
+
+    Raises:
+        ConfigError: it names something else, or is no KEY=VALUE.
+    """
+    changes = dict(map(config_file.parse_override, options.settings))
+    for key in changes:
+        if not key.startswith("decode."):
+            raise ConfigError(
+                f"--set {key}: a trained model takes settings of decode alone, such as decode.nms_iou=0.5"
+            )
+    return {key.removeprefix("decode."): value for key, value in changes.items()}
+
+
 def check_eval_data(options: Evaluate) -> None:
     """The data of eval is a folder, or one file with its images."""
     if options.annotations is None:
@@ -294,6 +316,7 @@ def results_files(options: Evaluate) -> tuple[Path, Path] | None:
         "CHECKPOINT": options.checkpoints != (),
         "--annotations": options.annotations is not None,
         "--images": options.images is not None,
+        "--set": options.settings != (),
         "--split": options.split != "test",
         "--out": options.out is not None,
         "--device": options.device != "auto",

@@ -108,11 +108,17 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]) 
             raise OSError(str(error)) from error
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> TrainedModel:
+def load(path: Path, device: torch.device | str = "cpu", *, decode: Mapping[str, object] | None = None) -> TrainedModel:
     """Read a model file, in evaluation mode.
+
+    Args:
+        path: The file.
+        device: Where the model is to be.
+        decode: Settings of `DecodeConfig` in place of those in the file, by name.
 
     Raises:
         CheckpointError: the file is missing, is something else, or was damaged.
+        ConfigError: there is no such setting, or a value does not go with the others.
     """
     tensors, metadata = read_tensors(path)
     if metadata.get("format") != FORMAT:
@@ -134,6 +140,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> TrainedModel:
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointError(f"{path}: the weights do not fit the configuration inside: {reason}") from error
     require_finite(str(path), tensors)
+    config = config_file.override(config, {f"decode.{name}": value for name, value in (decode or {}).items()})
     return TrainedModel(
         model=model.eval().to(device),
         config=config,

@@ -1,6 +1,6 @@
 """The Python API: a trained model that finds objects in images."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self, cast
@@ -40,6 +40,7 @@ class Detector:
         path: str | Path,
         *more: str | Path,
         device: str = "auto",
+        decode: Mapping[str, object] | None = None,
         compile_for: int | None = None,
         say: Callable[[str], None] = lambda _: None,
     ) -> Self:
@@ -49,17 +50,19 @@ class Detector:
             path: The model file.
             more: Others.
             device: `auto`, `cpu` or `cuda`.
+            decode: Settings of `DecodeConfig` in place of those in the files, such as `{"mirror": False}`.
             compile_for: Images at once for which torch.compile is tried and kept if it is faster. The first time on a
                 machine this takes a minute or more for each model.
             say: Told what came of it.
 
         Raises:
             CheckpointError: a file is missing, is something else, or was damaged.
-            ConfigError: the device is unknown or not there, or two classes of several models share a category id.
+            ConfigError: the device is unknown or not there, a setting is unknown, or two classes of several models
+                share a category id.
         """
         target = devices.resolve(device)
         paths = [Path(path), *(Path(other) for other in more)]
-        models = [model_file.load(one, target) for one in paths]
+        models = [model_file.load(one, target, decode=decode) for one in paths]
         return cls(assemble(models, [str(one) for one in paths], compile_for=compile_for, say=say))
 
     @property

@@ -1,12 +1,13 @@
 """Find objects in images; of several processes each looks at some of them."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from detector import progress
 from detector.model import device as devices
 from detector.model import model_file, precision
+from detector.model.model_file import TrainedModel
 from detector.predict import finder, output
 from detector.predict.output import PredictOutcome
 from detector.predict.predictor import Detector
@@ -22,6 +23,7 @@ def predict(
     out: Path | None,
     score: float | None,
     device: str,
+    decode: Mapping[str, object] | None = None,
     compile_network: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> PredictOutcome:
@@ -35,7 +37,9 @@ def predict(
         images = world.share(find_images(sources) if world.is_first else [])
         # On a CPU a larger batch is no faster, and the last one would have to be filled.
         at_once = 1 if world.device.type == "cpu" else min(output.BATCH_SIZE, len(images))
-        found = _load(checkpoints, world, at_once if compile_network else None, say if world.is_first else _no_one)
+        models = [model_file.load(checkpoint, world.device, decode=decode) for checkpoint in checkpoints]
+        compile_for = at_once if compile_network else None
+        found = _assembled(models, checkpoints, world, compile_for, say if world.is_first else _no_one)
         outcome: PredictOutcome | None = None
         if world.is_first:
             with progress.shown("predicting") as show:
@@ -51,8 +55,13 @@ def _no_one(line: str) -> None:
     """Hears it."""
 
 
-def _load(checkpoints: Sequence[Path], world: World, compile_for: int | None, say: Callable[[str], None]) -> Detector:
-    models = [model_file.load(checkpoint, world.device) for checkpoint in checkpoints]
+def _assembled(
+    models: Sequence[TrainedModel],
+    checkpoints: Sequence[Path],
+    world: World,
+    compile_for: int | None,
+    say: Callable[[str], None],
+) -> Detector:
     # The first one's choice: the probe of another process may find otherwise.
     dtypes = world.share([precision.resolve(model.config.precision, world.device) for model in models])
     names = [str(checkpoint) for checkpoint in checkpoints]

@@ -60,11 +60,19 @@ def evaluate(
     device: str,
     engine: Engine = "hotcoco",
     write_thresholds: str | None = None,
+    decode: Mapping[str, object] | None = None,
 ) -> EvalOutcome:
     """Score a model on a split, or several whose detections are fused; write detections as COCO results, and scores."""
     with distributed.joined(devices.resolve(device)) as world:
         return _evaluate(
-            checkpoints, data, world, split=split, out=out, engine=engine, write_thresholds=write_thresholds
+            checkpoints,
+            data,
+            world,
+            split=split,
+            out=out,
+            engine=engine,
+            write_thresholds=write_thresholds,
+            decode=decode or {},
         )
 
 
@@ -77,6 +85,7 @@ def _evaluate(
     out: Path | None,
     engine: Engine,
     write_thresholds: str | None,
+    decode: Mapping[str, object],
 ) -> EvalOutcome:
     """Of several processes each looks at its share of the images, and the first does the rest."""
     aim = None if write_thresholds is None else thresholds.parse_aim(write_thresholds)
@@ -92,7 +101,7 @@ def _evaluate(
     place = out if out is not None else checkpoints[0].parent / f"eval-{part}{fused}"
     with claimed(place) if world.is_first else nullcontext() as folder:
         with progress.shown("scoring") if world.is_first else nullcontext() as show:
-            seen = look(checkpoints, found, world, show=show)
+            seen = look(checkpoints, found, world, show=show, decode=decode)
         assert seen is not None  # nobody asked to stop
         outcome = None if folder is None else scored(folder, seen, engine=engine, aim=aim)
     outcome = world.share(outcome)
@@ -105,6 +114,7 @@ class Seen:
     """What model files find in a split."""
 
     checkpoints: tuple[Path, ...]
+    decode: Mapping[str, object]
     labels: LabelMap
     annotations: Path
     results: Results
@@ -119,6 +129,7 @@ def look(
     show: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     dtype: torch.dtype | None = None,
+    decode: Mapping[str, object] | None = None,
 ) -> Seen | None:
     """Load the models and run them; None where somebody asked to stop.
 
@@ -129,8 +140,9 @@ def look(
         show: Told how far it is.
         should_stop: Asked now and then.
         dtype: Of the convolutions; None for what the settings of each model say.
+        decode: Settings of `DecodeConfig` in place of those in the files.
     """
-    models = [model_file.load(checkpoint, world.device) for checkpoint in checkpoints]
+    models = [model_file.load(checkpoint, world.device, decode=decode) for checkpoint in checkpoints]
     labels = ensemble.merge_label_maps([model.label_map for model in models], [str(path) for path in checkpoints])
     columns = coco.read(files_of_split.annotations, files_of_split.images, label_map=labels)
     unreadable: dict[str, None] = {}
@@ -147,6 +159,7 @@ def look(
         return None
     return Seen(
         checkpoints=tuple(checkpoints),
+        decode=decode or {},
         labels=labels,
         annotations=files_of_split.annotations,
         results=results,
@@ -183,7 +196,7 @@ def scored(folder: OutFolder, seen: Seen, *, engine: Engine = "hotcoco", aim: Wa
     )
     if outcome.thresholds:
         model_file.write_thresholds(seen.checkpoints[0], tuple(one.point.threshold for one in outcome.thresholds))
-    made_from = _made_from(seen.checkpoints, seen.annotations)
+    made_from = _made_from(seen.checkpoints, seen.annotations, seen.decode)
     _write(folder, outcome.scores, outcome.intervals, seen.results, made_from)
     return outcome
 
@@ -207,17 +220,18 @@ def saved_results(checkpoint: Path, split: str, annotations: Path) -> Path | Non
     folder = checkpoint.parent / f"eval-{split}"
     try:
         content: Any = json.loads((folder / _SCORES).read_text(encoding="utf-8"))
-        is_same = content.get("made_from") == _made_from([checkpoint], annotations)
+        is_same = content.get("made_from") == _made_from([checkpoint], annotations, {})
     except (OSError, ValueError, AttributeError):
         return None
     results = folder / _RESULTS
     return results if is_same and results.is_file() else None
 
 
-def _made_from(checkpoints: Sequence[Path], annotations: Path) -> dict[str, Any]:
+def _made_from(checkpoints: Sequence[Path], annotations: Path, decode: Mapping[str, object]) -> dict[str, Any]:
     return {
         "models": [files.sha256(checkpoint) for checkpoint in checkpoints],
         "annotations": files.sha256(annotations),
+        "decode": dict(decode),
     }
 
 

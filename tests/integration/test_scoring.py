@@ -12,6 +12,7 @@ from pycocotools.cocoeval import COCOeval
 
 from detector import Detector
 from detector.cli import evaluate, predict
+from detector.run import scoring
 
 
 def by_hand(ground_truth: Path, predictions: Path) -> list[float]:
@@ -47,6 +48,22 @@ def test_the_twelve_numbers_are_those_of_pycocotools(
     assert {row["category_id"] for row in rows} <= {7, 40}
     assert {row["image_id"] for row in rows} == {1, 2, 3}
     assert min(row["score"] for row in rows) < 0.05
+
+
+def test_results_of_other_settings_are_not_taken_for_the_models_own(
+    run_folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "m.safetensors"
+    model.write_bytes((run_folder / "best.safetensors").read_bytes())
+    found: list[tuple[int, Path | None]] = []
+    for words in (["--set", "decode.max_detections=2"], []):
+        assert evaluate([str(model), str(data), "--split", "test", "--json", *words]) == 0
+        rows = json.loads(Path(json.loads(capsys.readouterr().out)["results"]).read_text())
+        found.append((len(rows), scoring.saved_results(model, "test", data / "test.json")))
+    (few, of_settings), (many, of_model) = found
+    assert few <= 2 * 3 < many
+    assert of_settings is None
+    assert of_model is not None
 
 
 def test_predict_draws_and_writes(

@@ -295,7 +295,16 @@ def test_eval_of_a_model(run: Run) -> None:
     assert cli.main(["eval", "m.safetensors", "cells", "--split", "val", "--out", "o"]) == 0
     name, (checkpoints, data), kwargs = run.only_call
     assert (name, checkpoints, data.folder) == ("evaluate", (Path("m.safetensors"),), Path("cells"))
-    assert kwargs == {"split": "val", "out": Path("o"), "device": "auto", "engine": "hotcoco", "write_thresholds": None}
+    rest = {"device": "auto", "engine": "hotcoco", "write_thresholds": None, "decode": {}}
+    assert kwargs == {"split": "val", "out": Path("o"), **rest}
+
+
+@pytest.mark.parametrize("words", [["eval", "m.safetensors", "cells"], ["predict", "m.safetensors", "a.jpg"]])
+def test_how_boxes_are_read_off_can_be_set(run: Run, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
+    assert cli.main([*words, "--set", "decode.mirror=false", "--set", "decode.nms_iou=0.5"]) == 0
+    assert run.only_call[2]["decode"] == {"mirror": False, "nms_iou": 0.5}
+    assert cli.main([*words, "--set", "optim.lr=1"]) == 2
+    assert "--set optim.lr: a trained model takes settings of decode alone" in capsys.readouterr().err
 
 
 def test_eval_and_predict_of_several_models(run: Run) -> None:
@@ -351,7 +360,7 @@ def test_predict_takes_many_sources(run: Run) -> None:
     name, args, kwargs = run.only_call
     assert (name, args) == ("predict", ((Path("m.safetensors"),), ("a.jpg", "b/")))
     assert callable(kwargs.pop("say"))
-    assert kwargs == {"out": None, "score": 0.5, "device": "cpu", "compile_network": False}
+    assert kwargs == {"out": None, "score": 0.5, "device": "cpu", "decode": {}, "compile_network": False}
 
 
 def test_split_defaults_to_test_and_score_to_the_models_own(run: Run) -> None:

@@ -1,5 +1,6 @@
 """A model file is whole and itself, or it is refused before a weight is used."""
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable
@@ -46,6 +47,14 @@ def test_comes_back_as_it_was(trained: TrainedModel, path: Path) -> None:
     images = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
     assert torch.equal(loaded.model(images).logits, trained.model.eval()(images).logits)
     assert [file.name for file in path.parent.iterdir()] == ["m.safetensors"]
+
+
+def test_how_boxes_are_read_off_can_be_set(trained: TrainedModel, path: Path) -> None:
+    loaded = model_file.load(path, decode={"mirror": False, "nms_iou": 0.4})
+    expected = dataclasses.replace(trained.config.decode, mirror=False, nms_iou=0.4)
+    assert loaded.config == dataclasses.replace(trained.config, decode=expected)
+    with pytest.raises(ConfigError, match="miror"):
+        model_file.load(path, decode={"miror": False})
 
 
 def test_every_flipped_bit_is_found(path: Path) -> None:
