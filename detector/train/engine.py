@@ -281,4 +281,4 @@ class _Loop:
 def _shapes(plan: Plan, clock: Clock, task: Task, first: int) -> Iterator[BatchShape]:
     # Counts steps for itself: loader processes ask ahead of the one that is being trained.
     for step in itertools.count(first):
-        yield schedule.batch_shape(plan.progress(step, clock.seconds), task.config.data, task.canvas_hw)
+        yield schedule.batch_shape(plan.progress(step, clock.seconds), task.config, task.canvas_hw)
