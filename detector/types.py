@@ -77,10 +77,13 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchShape:
-    """How many images the loader is to stack, and how large a part of the canvas each shows."""
+    """How many images the loader is to stack, and what each shows."""
 
     size: int
     window_hw: tuple[int, int]
+    """The part of the canvas."""
+    is_clean: bool = False
+    """Whether no image shows parts of others, whatever the settings say of mixing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,7 +111,7 @@ def _learner(config: RunConfig, columns: Columns, preprocess: Preprocess, device
 
 
 def _shapes(config: RunConfig, steps: int, canvas_hw: tuple[int, int]) -> list[BatchShape]:
-    return [schedule.batch_shape(step / steps, config.data, canvas_hw) for step in range(steps)]
+    return [schedule.batch_shape(step / steps, config, canvas_hw) for step in range(steps)]
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from detector.config import AugmentConfig, DataConfig, RunConfig
 from detector.data import coco, layout, loader
 from detector.data.augment import Augmenter
 from detector.data.columns import Columns
-from detector.data.dataset import Item, TrainingSet
+from detector.data.dataset import Item, Key, TrainingSet
 from detector.errors import DetectorError
 from detector.geometry import letterbox
 from detector.types import Batch, BatchShape, Preprocess
@@ -130,7 +130,7 @@ def difference(columns: Columns, image_size: int, *, num_images: int = 8) -> Dif
     pixels: list[float] = []
     boxes: list[float] = [0.0]
     for row in range(min(num_images, len(columns))):
-        item = ours[0, row, canvas_hw]
+        item = ours[Key(0, row, canvas_hw)]
         if not isinstance(item, Item) or item.sample is None or item.index != row:
             raise DetectorError(f"{columns.path(row)}: cannot be read, or its size is not as annotated")
         height, width = columns.sizes_hw[row].tolist()
@@ -168,7 +168,7 @@ def _by_torchvision(columns: Columns, image_size: int) -> Iterator[Tensor]:
     canvas_hw = letterbox.choose_canvas(columns.sizes_hw, image_size)
     make = _Torchvision(columns, canvas_hw, Preprocess(canvas_hw=canvas_hw), _COLOURS).make
     for keys in loader.stream(0, len(columns), repeat(BatchShape(size=BATCH_SIZE, window_hw=canvas_hw)), 0):
-        yield torch.stack([make(row)[0] for _, row, _ in keys])
+        yield torch.stack([make(row)[0] for _, row, *_ in keys])
 
 
 class _Torchvision:

@@ -3,7 +3,7 @@
 The only place where a default is written. `recipes.py` picks combinations, `config_file.py` reads and writes.
 """
 
-from detector.config.data import AugmentConfig, CropConfig, DataConfig
+from detector.config.data import AugmentConfig, CopyPasteConfig, CropConfig, DataConfig
 from detector.config.model import (
     Backbone,
     BatchNorm,
@@ -34,6 +34,7 @@ __all__ = [
     "BalanceConfig",
     "BatchNorm",
     "Classification",
+    "CopyPasteConfig",
     "CropConfig",
     "DataConfig",
     "DecodeConfig",

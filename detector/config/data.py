@@ -53,11 +53,34 @@ class DataConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CopyPasteConfig:
+    """Objects of another image, cut out by their boxes and pasted (Dwibedi et al. 2017; Ghiasi et al. 2021)."""
+
+    probability: float = 0.0
+    objects: int = 3
+    """Most that are pasted into an image; all of them come from one other image."""
+    overlap: float = 0.2
+    """Most that what is pasted and an object may share of the smaller one's area; else it goes elsewhere."""
+    feather: float = 0.1
+    """Width of the soft border around the box, relative to its sides; 0 pastes the box alone, with hard borders."""
+    even_classes: bool = True
+    """Every class as often as each other, so that rare ones come more often than they are found."""
+
+    def __post_init__(self) -> None:
+        for name in ("probability", "overlap", "feather"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"augment.copy_paste.{name}", "between 0 and 1", value)
+        require(1 <= self.objects <= 64, "augment.copy_paste.objects", "between 1 and 64", self.objects)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentConfig:
     """Random changes to training images; probabilities in [0, 1], ranges as (low, high)."""
 
     horizontal_flip: float = 0.5
     vertical_flip: float = 0.0
+    quarter_turns: float = 0.0
+    """Turns by 90, 180 or 270 degrees, each as likely; the turned image is fitted to the canvas anew."""
     scale: tuple[float, float] = (0.7, 1.5)
     """Zoom relative to the fitted image; the cut-out is placed at random."""
     aspect: tuple[float, float] = (0.9, 1.1)
@@ -68,15 +91,37 @@ class AugmentConfig:
     hue: float = 0.02
     min_visibility: float = 0.3
     """An object of which a cut leaves less than this share of its area is no longer an object."""
+    mosaic: float = 0.0
+    """Four images around a random point of the canvas (Bochkovskiy et al. 2020, YOLOv4)."""
+    mosaic_scale: tuple[float, float] = (0.5, 1.0)
+    """Zoom of the four, in place of `scale`."""
+    mixup: float = 0.0
+    """Two images blended, with the objects of both (Zhang et al. 2019, Bag of freebies)."""
+    copy_paste: CopyPasteConfig = CopyPasteConfig()
+    clean_share: float = 0.0
+    """Last share of the run without mosaic, mixup and copy-paste (Ge et al. 2021, YOLOX); the rest goes on."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a training image may show parts of others."""
+        return max(self.mosaic, self.mixup, self.copy_paste.probability) > 0
+
+    @property
+    def clean_from(self) -> float | None:
+        """Progress of the run from which on it does not; None where nothing changes."""
+        return 1 - self.clean_share if self.mixes and self.clean_share > 0 else None
 
     def __post_init__(self) -> None:
-        for name in ("horizontal_flip", "vertical_flip", "min_visibility"):
+        for name in (
+            *("horizontal_flip", "vertical_flip", "quarter_turns", "min_visibility"),
+            *("mosaic", "mixup", "clean_share"),
+        ):
             value = getattr(self, name)
             require(0 <= value <= 1, f"augment.{name}", "between 0 and 1", value)
         for name in ("brightness", "contrast", "saturation"):
             value = getattr(self, name)
             require(0 <= value < 1, f"augment.{name}", "at least 0 and below 1", value)
         require(0 <= self.hue <= 0.5, "augment.hue", "between 0 and 0.5", self.hue)
-        for name in ("scale", "aspect"):
+        for name in ("scale", "aspect", "mosaic_scale"):
             low, high = getattr(self, name)
             require(0 < low <= high, f"augment.{name}", "two numbers with 0 < low <= high", (low, high))

@@ -98,6 +98,11 @@ class RunConfig:
                 )
         if pooled and self.data.crops.share > 0:
             raise ConfigError("data.crops.share must be 0 with model.neck = pool: its prior is the whole image")
+        if pooled and self.augment.mixes:
+            raise ConfigError(
+                "augment.mosaic, augment.mixup and augment.copy_paste.probability must be 0 with model.neck = pool: "
+                "it looks for the one main object of an image"
+            )
 
     def _check_balance(self) -> None:
         """Rules that look at gradients take a branch's gradient for that of its own loss."""

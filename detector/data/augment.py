@@ -1,4 +1,4 @@
-"""Random changes to training images. The one module that knows albumentations.
+"""Random changes to one training image. The one module that knows albumentations.
 
 Every number drawn depends on (seed, epoch, index) alone, so that the order of work, the count of loader processes and
 a resumed run change nothing.
@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import cv2
 import numpy as np
@@ -22,15 +23,20 @@ from detector.types import Sample
 
 Key = tuple[int, int, int]
 """(seed, epoch, index)"""
+Rectangle = tuple[int, int, int, int]
+"""Left, top, right, bottom in whole pixels."""
+
+_ONE_IMAGE = 1  # the first number of every random stream of this module; 0 is the order of the images
+_TURNS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """A whole-pixel cut-out of an image, the size it is brought to, and where it lies on the canvas."""
+    """A cut-out of an image, the size it is brought to, and where it lies on the canvas."""
 
-    source: tuple[int, int, int, int]  # left, top, right, bottom
-    size_hw: tuple[int, int]
-    top_left: tuple[int, int]
+    source: Rectangle
+    size_hw: tuple[int, int]  # before a quarter turn
+    top_left: tuple[int, int]  # after it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,17 +52,27 @@ class Colours:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """All that was drawn for one sample."""
+    """All that was drawn for one image, in the order in which it is done."""
 
     window: Window
     shown_hw: tuple[int, int]
+    quarter_turns: int = 0  # counter-clockwise
     flip_horizontal: bool
     flip_vertical: bool
     colours: Colours | None
 
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Of the picture on its canvas."""
+        return turned_size(self.window.size_hw, self.quarter_turns)
+
+    def on_reduced(self, factor: int) -> Self:
+        """The same for an image that was reduced by `factor`."""
+        return self if factor == 1 else dataclasses.replace(self, window=reduced(self.window, factor))
+
 
 class Augmenter:
-    """Zoom, cut and place; flip; jitter colours.
+    """Zoom, cut and place; turn and flip; jitter colours.
 
     Zoom is relative to the fit on `canvas_hw`, whatever part of the canvas is shown. What is drawn depends on the size
     of the image alone, so that a reader may know it before it decodes.
@@ -64,6 +80,7 @@ class Augmenter:
 
     def __init__(self, config: AugmentConfig, canvas_hw: tuple[int, int], padding: int) -> None:
         self._config = config
+        self._in_mosaic = dataclasses.replace(config, scale=config.mosaic_scale)
         self._canvas_hw = canvas_hw
         self._padding = padding
         self._has_colours = any((config.brightness, config.contrast, config.saturation, config.hue))
@@ -74,16 +91,56 @@ class Augmenter:
         height, width = sample.image.shape[:2]
         return self.apply(sample, self.draw((height, width), rng_key, window_hw))
 
-    def draw(self, size_hw: tuple[int, int], rng_key: Key, window_hw: tuple[int, int] | None = None) -> Change:
-        """What is to be done to an image of this size."""
-        config = self._config
-        seed, epoch, index = rng_key
-        rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(1, epoch, index))))
+    def draw(
+        self,
+        size_hw: tuple[int, int],
+        rng_key: Key,
+        window_hw: tuple[int, int] | None = None,
+        *,
+        part: int = 0,
+        in_mosaic: bool = False,
+    ) -> Change:
+        """What is to be done to an image of this size.
+
+        Args:
+            size_hw: Of the image.
+            rng_key: Of the sample.
+            window_hw: Of the canvas it is shown on; None for the whole one.
+            part: Which of the images of the sample; each has random numbers of its own.
+            in_mosaic: Whether it is one of four.
+        """
+        rng = generator(rng_key, _ONE_IMAGE, *((part,) if part else ()))
+        turns = self._draw_turns(rng)
+        upright_hw = turned_size(size_hw, turns)
         shown_hw = self._canvas_hw if window_hw is None else window_hw
-        fitted = letterbox.fit(size_hw, self._canvas_hw).scale
+        config = self._in_mosaic if in_mosaic else self._config
+        window = draw_window(rng, config, upright_hw, shown_hw, letterbox.fit(upright_hw, self._canvas_hw).scale)
+        return self._change(rng, _before_turn(window, upright_hw, turns), shown_hw, turns)
+
+    def draw_cut_out(self, size_hw: tuple[int, int], rng: np.random.Generator, source: Rectangle) -> Change:
+        """What is to be done to a part of an image of this size, so that it looks as the whole image might."""
+        config = self._config
+        turns = self._draw_turns(rng)
+        scale = letterbox.fit(turned_size(size_hw, turns), self._canvas_hw).scale * _log_uniform(rng, config.scale)
+        stretch = math.sqrt(_log_uniform(rng, config.aspect))
+        left, top, right, bottom = source
+        height, width = (
+            max(1, round(side)) for side in ((bottom - top) * scale / stretch, (right - left) * scale * stretch)
+        )
+        window = Window(source=source, size_hw=(height, width), top_left=(0, 0))
+        return self._change(rng, window, turned_size((height, width), turns), turns)
+
+    def _draw_turns(self, rng: np.random.Generator) -> int:
+        share = self._config.quarter_turns
+        # Where there are none, nothing is drawn: what follows stays as it was before there were any.
+        return int(rng.integers(1, 4)) if share and rng.random() < share else 0
+
+    def _change(self, rng: np.random.Generator, window: Window, shown_hw: tuple[int, int], turns: int) -> Change:
+        config = self._config
         return Change(
-            window=draw_window(rng, config, size_hw, shown_hw, fitted),
+            window=window,
             shown_hw=shown_hw,
+            quarter_turns=turns,
             flip_horizontal=bool(rng.random() < config.horizontal_flip),
             flip_vertical=bool(rng.random() < config.vertical_flip),
             colours=_draw_colours(rng, config) if self._has_colours else None,
@@ -97,17 +154,59 @@ class Augmenter:
         """
         window = change.window
         cut = cut_out(sample, window, self._config.min_visibility)
-        image = _flip(cut.image, change)
+        image = _flip(turn(cut.image, change.quarter_turns), change)
         if change.colours is not None:
             c = change.colours
             image = self._jitter(image, c.brightness, c.contrast, c.saturation, c.hue, list(c.order))
         top, left = window.top_left
+        boxes = turn_boxes(cut.boxes, window.size_hw, change.quarter_turns)
         return Sample(
             image=paste(image, change.shown_hw, window.top_left, self._padding),
-            boxes=_flip_boxes(cut.boxes, window.size_hw, change) + np.array([left, top, left, top], np.float32),
+            boxes=_flip_boxes(boxes, change.size_hw, change) + np.array([left, top, left, top], np.float32),
             labels=cut.labels,
             is_crowd=cut.is_crowd,
         )
+
+
+def generator(rng_key: Key, purpose: int, *more: int) -> np.random.Generator:
+    """Numbers that nothing else draws."""
+    seed, epoch, index = rng_key
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(purpose, epoch, index, *more))))
+
+
+def turned_size(size_hw: tuple[int, int], quarter_turns: int) -> tuple[int, int]:
+    height, width = size_hw
+    return (width, height) if quarter_turns % 2 else (height, width)
+
+
+def turn(image: NDArray[np.uint8], quarter_turns: int) -> NDArray[np.uint8]:
+    """Counter-clockwise."""
+    code = _TURNS[quarter_turns % 4]
+    return image if code is None else np.asarray(cv2.rotate(image, code), np.uint8)
+
+
+def turn_boxes(boxes: NDArray[np.float32], size_hw: tuple[int, int], quarter_turns: int) -> NDArray[np.float32]:
+    """Boxes [N, 4] of an image of this size, as the turned image has them."""
+    height, width = size_hw
+    x1, y1, x2, y2 = boxes.T
+    match quarter_turns % 4:
+        case 1:
+            return np.stack((y1, width - x2, y2, width - x1), axis=1)
+        case 2:
+            return np.stack((width - x2, height - y2, width - x1, height - y1), axis=1)
+        case 3:
+            return np.stack((height - y2, x1, height - y1, x2), axis=1)
+        case _:
+            return boxes
+
+
+def _before_turn(window: Window, upright_hw: tuple[int, int], turns: int) -> Window:
+    """The window of the image that, cut and then turned, gives this window of the turned image."""
+    if turns == 0:
+        return window
+    source = turn_boxes(np.array([window.source], np.float32), upright_hw, 4 - turns)[0]
+    left, top, right, bottom = (int(side) for side in source)
+    return dataclasses.replace(window, source=(left, top, right, bottom), size_hw=turned_size(window.size_hw, turns))
 
 
 def reduction(window: Window) -> int:
@@ -125,7 +224,7 @@ def reduced(window: Window, factor: int) -> Window:
     return window if factor == 1 else dataclasses.replace(window, source=_cells(window.source, factor))
 
 
-def _cells(source: tuple[int, int, int, int], factor: int) -> tuple[int, int, int, int]:
+def _cells(source: Rectangle, factor: int) -> Rectangle:
     """The whole squares inside."""
     left, top, right, bottom = source
     return -(-left // factor), -(-top // factor), right // factor, bottom // factor

@@ -22,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 from detector import files
-from detector.config import RunConfig
+from detector.config import AugmentConfig, RunConfig
+from detector.data.augment import turned_size
 from detector.data.columns import Columns
 from detector.data.letterbox import resize
 from detector.errors import ConfigError
@@ -63,7 +64,7 @@ class ImageCache:
         if folder.resolve().is_relative_to(columns.images.resolve()):
             raise ConfigError(f"data.cache_folder {folder} is inside the images {columns.images}; choose another one")
         sizes_hw = largest_sizes(columns.sizes_hw, config, canvas_hw)
-        name = f"{columns.annotations.resolve()}\0{canvas_hw}\0{config.augment.scale}\0{config.augment.aspect}"
+        name = f"{columns.annotations.resolve()}\0{canvas_hw}\0{_shown(config.augment)}"
         shelf = folder / hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:16]
         try:
             shelf.mkdir(parents=True, exist_ok=True)
@@ -144,11 +145,23 @@ def root() -> Path:
     return files.cache_folder() / "images"
 
 
+def _shown(config: AugmentConfig) -> str:
+    """What the sizes of the images here follow from."""
+    return f"{config.aspect}\0{_largest_zoom(config)}\0{config.quarter_turns > 0}"
+
+
+def _largest_zoom(config: AugmentConfig) -> float:
+    return max(config.scale[1], config.mosaic_scale[1]) if config.mosaic > 0 else config.scale[1]
+
+
 def largest_sizes(sizes_hw: NDArray[np.int32], config: RunConfig, canvas_hw: tuple[int, int]) -> NDArray[np.int64]:
     """Height and width of each image at the largest zoom that augmentation draws; never more than it has."""
     low, high = config.augment.aspect
-    zoom = config.augment.scale[1] * math.sqrt(max(high, 1 / low))
-    fitted = np.array([letterbox.fit((h, w), canvas_hw).scale for h, w in sizes_hw.tolist()])
+    zoom = _largest_zoom(config.augment) * math.sqrt(max(high, 1 / low))
+    turns = (0, 1) if config.augment.quarter_turns > 0 else (0,)
+    fitted = np.array(
+        [max(letterbox.fit(turned_size(hw, k), canvas_hw).scale for k in turns) for hw in sizes_hw.tolist()]
+    )
     factor = np.minimum(zoom * fitted, 1.0)
     factor[factor > _ALMOST_WHOLE] = 1.0
     return np.ceil(sizes_hw * factor[:, None] - 1e-6).astype(np.int64).clip(min=1)

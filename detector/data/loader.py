@@ -144,7 +144,7 @@ def stream(seed: int, num_images: int, shapes: Iterable[BatchShape], first: int)
                 epoch, offset = epoch + 1, 0
                 order = _permutation(seed, epoch, num_images)
             taken = order[offset : offset + shape.size - len(keys)]
-            keys += [(epoch, index, shape.window_hw) for index in taken.tolist()]
+            keys += [Key(epoch, index, shape.window_hw, shape.is_clean) for index in taken.tolist()]
             offset += len(taken)
         yield keys
 
@@ -271,7 +271,7 @@ def _noted(keys: Iterable[list[Any]], asked: deque[list[Any]]) -> Iterator[list[
 
 def _names(dataset: Dataset[Outcome], batch: Sequence[Key] | Sequence[int]) -> str:
     assert isinstance(dataset, TrainingSet | EvaluationSet)
-    rows = [key if isinstance(key, int) else key[1] for key in batch]
+    rows = [key if isinstance(key, int) else key.row for key in batch]
     names = [str(dataset.columns.path(row)) for row in rows[:_SHOWN]]
     return ", ".join(names) + (f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else "")
 

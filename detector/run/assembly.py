@@ -59,7 +59,7 @@ def compile_network(assembly: Assembly, material: Material) -> compiled.Trial | 
     trained, facts = assembly.trained, material.facts
     if not trained.config.compile:
         return None
-    shape = schedule.batch_shape(0.0, trained.config.data, trained.preprocess.canvas_hw)
+    shape = schedule.batch_shape(0.0, trained.config, trained.preprocess.canvas_hw)
     size = math.ceil(shape.size / trained.config.memory.micro_batches / assembly.learner.world.size)
     images = torch.zeros(size, 3, *shape.window_hw, dtype=torch.uint8, device=facts.device)
     return compiled.for_training(trained.model, images, dtype=facts.dtype)

@@ -56,7 +56,7 @@ class Forecast:
     def _step(self, need: Need) -> str:
         shape = need.phase.shape
         height, width = shape.window_hw
-        what = "images" if shape.window_hw == self.canvas_hw else "cut-outs"
+        what = "clean " * shape.is_clean + ("images" if shape.window_hw == self.canvas_hw else "cut-outs")
         stage = f" in stage {need.phase.stage}" if need.phase.stage else ""
         return f"{seconds_text(need.seconds)} a step of {shape.size} {what} of {width}x{height}{stage}"
 

@@ -140,7 +140,7 @@ def _require_statistics(config: RunConfig, canvas_hw: tuple[int, int], world: Wo
     if config.model.batch_norm == "frozen" or config.model.frozen_stages == _BACKBONE_PARTS:
         return
     for progress in (0.0, 1.0):
-        shape = schedule.batch_shape(progress, config.data, canvas_hw)
+        shape = schedule.batch_shape(progress, config, canvas_hw)
         cells = math.prod(math.ceil(side / _LAST_STRIDE) for side in shape.window_hw)
         seen = shape.size // (world.size if config.model.batch_norm == "live" else 1)
         if seen * cells == 1:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from detector.data import batch as batches
-from detector.data import loader
+from detector.data import loader, mix
 from detector.data.batch import Item
 from detector.data.columns import Columns
 from detector.data.dataset import EvaluationSet, Outcome, TrainingSet
@@ -152,11 +152,12 @@ def _training_batch(material: Material, phase: Phase, device: torch.device) -> _
     columns, config, shape = material.columns, material.config, phase.shape
     dataset = TrainingSet(columns, material.facts.preprocess, config.augment, config.seed)
     keys = next(loader.stream(config.seed, len(columns), [shape], 0))[:_READ]
-    keys[0] = (0, _largest(columns), shape.window_hw)
+    keys[0] = keys[0]._replace(row=_largest(columns))
     items, reading = _read([partial(dataset.__getitem__, key) for key in keys])
     batch = batches.collate([items[place % len(items)] for place in range(shape.size)])
     fullest = int(np.diff(columns.offsets).argmax())
-    return _Full(batch=preflight.fill(batch, columns, fullest).to(device), seconds=reading * shape.size)
+    times = 1 if shape.is_clean else mix.most_images(config.augment)
+    return _Full(batch=preflight.fill(batch, columns, fullest, times).to(device), seconds=reading * shape.size)
 
 
 def _largest(columns: Columns) -> int:

@@ -113,7 +113,7 @@ class _Loop:
         self._requests = requests
         self._world = learner.world
         self._plan = schedule.plan(config.length, config.data, num_images=task.num_images)
-        self._shapes = Shapes(self._plan, config.data, task.canvas_hw, first=learner.steps)
+        self._shapes = Shapes(self._plan, config, task.canvas_hw, first=learner.steps)
         self._clock = Clock(self._from.seconds)
         self._agreement = Agreement(self._world, self._clock, requests)
         self._waiting = Waiting(record, config.data, self._world.neighbours)

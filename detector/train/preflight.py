@@ -46,6 +46,8 @@ class Estimate:
 def phases(config: RunConfig, canvas_hw: tuple[int, int]) -> tuple[Phase, ...]:
     """In their order; the shares sum to 1."""
     cuts = {0.0, config.data.crops.share, *accumulate(stage.share for stage in config.stages)}
+    if config.augment.clean_from is not None:
+        cuts.add(config.augment.clean_from)
     if config.assign.kind == "task_aligned":
         cuts.add(config.assign.aligned_from)
     begins = sorted(cut for cut in cuts if cut < 1)
@@ -58,15 +60,18 @@ def phases(config: RunConfig, canvas_hw: tuple[int, int]) -> tuple[Phase, ...]:
             Phase(
                 share=end - begin,
                 progress=middle,
-                shape=schedule.batch_shape(middle, config.data, canvas_hw),
+                shape=schedule.batch_shape(middle, config, canvas_hw),
                 stage=stages.at(config.stages, middle).stage.name if config.stages else "",
             )
         )
     return tuple(found)
 
 
-def fill(batch: Batch, columns: Columns, row: int) -> Batch:
-    """The batch with the objects of one image of the data set in every image, as small as they must be to fit."""
+def fill(batch: Batch, columns: Columns, row: int, times: int = 1) -> Batch:
+    """The batch with the objects of one image of the data set in every image, as small as they must be to fit.
+
+    `times` over, where training mixes so many images.
+    """
     canvas_hw = (batch.images.shape[2], batch.images.shape[3])
     height, width = columns.sizes_hw[row].tolist()
     here, count = columns.objects(row), len(batch.images)
@@ -76,10 +81,10 @@ def fill(batch: Batch, columns: Columns, row: int) -> Batch:
     return Batch(
         images=batch.images,
         targets=Targets(
-            boxes=boxes.repeat(count, 1, 1),
-            labels=torch.from_numpy(columns.labels[here]).repeat(count, 1),
-            is_object=(~is_crowd).repeat(count, 1),
-            is_crowd=is_crowd.repeat(count, 1) if bool(is_crowd.any()) else None,
+            boxes=boxes.repeat(count, times, 1),
+            labels=torch.from_numpy(columns.labels[here]).repeat(count, times),
+            is_object=(~is_crowd).repeat(count, times),
+            is_crowd=is_crowd.repeat(count, times) if bool(is_crowd.any()) else None,
         ),
         indices=batch.indices,
         placements=batch.placements,

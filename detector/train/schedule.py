@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from detector.config import DataConfig, LengthConfig, OptimConfig
+from detector.config import DataConfig, LengthConfig, OptimConfig, RunConfig
 from detector.geometry import letterbox
 from detector.types import BatchShape
 
@@ -46,12 +46,15 @@ def plan(length: LengthConfig, data: DataConfig, *, num_images: int) -> Plan:
     return Plan(steps=steps, seconds=None, evaluations=min(length.evaluations, steps))
 
 
-def batch_shape(progress: float, data: DataConfig, canvas_hw: tuple[int, int]) -> BatchShape:
-    """Cut-outs in the first part of the run, whole canvases after it."""
-    crops = data.crops
-    if progress < crops.share:
-        return BatchShape(size=data.batch_size * crops.batch_factor, window_hw=letterbox.shrink(canvas_hw, crops.size))
-    return BatchShape(size=data.batch_size, window_hw=canvas_hw)
+def batch_shape(progress: float, config: RunConfig, canvas_hw: tuple[int, int]) -> BatchShape:
+    """Cut-outs in the first part of the run, whole canvases after it; images that are not mixed in the last part."""
+    data = config.data
+    clean_from = config.augment.clean_from
+    is_clean = clean_from is not None and progress >= clean_from
+    if progress < data.crops.share:
+        size, window_hw = data.batch_size * data.crops.batch_factor, letterbox.shrink(canvas_hw, data.crops.size)
+        return BatchShape(size=size, window_hw=window_hw, is_clean=is_clean)
+    return BatchShape(size=data.batch_size, window_hw=canvas_hw, is_clean=is_clean)
 
 
 def lr_factor(step: int, progress: float, config: OptimConfig) -> float:

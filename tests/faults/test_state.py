@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from detector import config_file
 from detector.config import RunConfig
+from detector.data import coco, loader
 from detector.errors import CheckpointError
 from detector.model import detector as network
 from detector.model.detector import DetectionModel
@@ -24,8 +26,9 @@ from detector.train.learner import Learner
 from detector.train.record import Record
 from detector.train.saver import Saver
 from detector.train.state import LearnerState, LoopState, Quality, RandomStreams, TrainingState
-from detector.types import Batch, BatchShape
+from detector.types import Batch, BatchShape, Preprocess
 from tests.faults.child import NarrowBackbone
+from tests.unit.data import make as data
 from tests.unit.train import make
 from tests.unit.train.test_learner import assert_equal as assert_same
 
@@ -57,6 +60,8 @@ def learner(config: RunConfig) -> Learner:
 class Run:
     """A run of the loop on made batches, which depend on the sampler's position and on every random stream."""
 
+    config = CONFIG
+
     def __init__(self, folder: Path, *, scored: bool = False) -> None:
         """Args: `scored` says that an earlier process has found the best already."""
         folder.mkdir(exist_ok=True)
@@ -84,7 +89,7 @@ class Run:
         """The state between each two steps and at the end."""
         random.seed(1)
         np.random.seed(1)  # noqa: NPY002
-        learning = learner(CONFIG)
+        learning = learner(self.config)
         if start is not None:
             learning.restore(start.learner)
         hooks = Hooks(
@@ -94,7 +99,7 @@ class Run:
         )
         with Record(self.folder) as record:
             saver = _EveryStep(Store(self.folder), IDENTITY, record, seconds=0)
-            task = Task(config=CONFIG, canvas_hw=make.HW, num_images=4, open_batches=self.batches)
+            task = Task(config=self.config, canvas_hw=make.HW, num_images=4, open_batches=self.batches)
             engine.fit(learning, task, hooks=hooks, record=record, saver=saver, start=start)
         return saver.states
 
@@ -103,6 +108,20 @@ class Run:
         states = self.go(start)
         warnings = (self.folder / "train.log").read_text().count("stands in")
         return digest(plain(states[-1])), states[-1].loop.seconds >= 1000, len(states), self.calls, warnings
+
+
+class MixedRun(Run):
+    """On images from files, of which several come into one, but for the last part."""
+
+    config = config_file.override(
+        CONFIG,
+        {"augment.mosaic": 0.5, "augment.mixup": 0.5, "augment.copy_paste.probability": 0.5}
+        | {"augment.quarter_turns": 0.5, "augment.clean_share": 0.4, "data.workers": 0},
+    )
+
+    def batches(self, shapes: Iterator[BatchShape], first: int) -> Iterator[Batch]:
+        columns = coco.read(*data.dataset(self.folder.parent / "data", 4))
+        return loader.training_loader(columns, Preprocess(canvas_hw=make.HW), self.config, shapes, first=first)
 
 
 class _EveryStep(Saver):
@@ -165,6 +184,15 @@ def test_going_on_ends_where_the_undisturbed_run_ends(states: list[TrainingState
         folder = tmp_path / str(start.learner.steps)
         end = Run(folder, scored=start.loop.evaluations > 0).go(through_files(start, folder))[-1]
         assert_same(plain(end), plain(states[-1]))
+
+
+def test_a_run_on_mixed_images_goes_on_as_well(tmp_path: Path) -> None:
+    states = MixedRun(tmp_path / "undisturbed").go()
+    for start in states:
+        if start.learner.steps in (1, SAVED, STEPS - 1):  # before the clean part, at its border and in it
+            folder = tmp_path / str(start.learner.steps)
+            end = MixedRun(folder, scored=start.loop.evaluations > 0).go(through_files(start, folder))[-1]
+            assert_same(plain(end), plain(states[-1]))
 
 
 @pytest.mark.parametrize(

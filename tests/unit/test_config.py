@@ -323,6 +323,15 @@ RULES = [
     ("augment.contrast", -0.1),
     ("augment.saturation", 1.5),
     ("augment.hue", 0.6),
+    ("augment.quarter_turns", 1.1),
+    ("augment.mosaic", -0.1),
+    ("augment.mosaic_scale", [2, 1]),
+    ("augment.mixup", 1.1),
+    ("augment.clean_share", 1.1),
+    ("augment.copy_paste.probability", 1.1),
+    ("augment.copy_paste.objects", 0),
+    ("augment.copy_paste.overlap", -0.1),
+    ("augment.copy_paste.feather", 1.1),
     ("augment.scale", [0, 1]),
     ("augment.scale", [2, 1]),
     ("augment.aspect", [-1, 1]),
@@ -388,6 +397,7 @@ LARGEST = {
     "data.batch_size": 4096,
     "data.workers": 256,
     "data.crops.batch_factor": 64,
+    "augment.copy_paste.objects": 64,
     "model.pyramid.width": 2048,
     "model.heads.box.tower.width": 2048,
     "decode.candidates": 100_000,
@@ -619,6 +629,18 @@ def test_a_head_that_is_not_there_by_an_override(key: str, message: str) -> None
                 "data.crops.share": 0.5,
             },
             "data.crops.share must be 0 with model.neck = pool",
+        ),
+        *(
+            (
+                {
+                    "model.neck": "pool",
+                    "assign.kind": "main",
+                    "loss.classification": "categorical",
+                    key: 0.5,
+                },
+                f"{key}",
+            )
+            for key in ("augment.mosaic", "augment.mixup", "augment.copy_paste.probability")
         ),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector.config import AugmentConfig
-from detector.data.augment import Augmenter, Window, cut_out, draw_window, reduced, reduction
+from detector.data.augment import Augmenter, Window, cut_out, draw_window, reduced, reduction, turn, turn_boxes
 from detector.geometry import letterbox
 from detector.types import Sample
 from tests.unit.data import make
@@ -50,7 +50,9 @@ def test_an_object_is_found_again_by_its_colour(
     image = np.zeros((height, width, 3), np.uint8)
     image[:, :, 2] = 255
     image[box[1] : box[3], box[0] : box[2]] = (255, 0, 0)
-    config = AugmentConfig(vertical_flip=0.5, scale=(0.4, 2.5), aspect=(0.7, 1.4), min_visibility=0.0)
+    config = AugmentConfig(
+        vertical_flip=0.5, quarter_turns=0.5, scale=(0.4, 2.5), aspect=(0.7, 1.4), min_visibility=0.0
+    )
     made = Augmenter(config, CANVAS, 114)(_sample(image, [box]), (0, 0, index))
     assert made.image.shape == (*CANVAS, 3)
     red = (made.image[:, :, 0].astype(int) - made.image[:, :, 2]) > 0
@@ -99,6 +101,54 @@ def test_certain_flips_mirror_image_and_boxes() -> None:
     made = Augmenter(config, CANVAS, 114)(_sample(image, [[10, 20, 60, 90]]), (0, 0, 0))
     np.testing.assert_array_equal(made.image, image[::-1, ::-1])
     np.testing.assert_allclose(made.boxes, [[128 - 60, 96 - 90, 128 - 10, 96 - 20]], atol=1e-4)
+
+
+@given(size_hw=st.tuples(st.integers(1, 40), st.integers(1, 40)), turns=st.integers(0, 5), data=st.data())
+def test_a_quarter_turn_moves_boxes_with_their_pixels(
+    size_hw: tuple[int, int], turns: int, data: st.DataObject
+) -> None:
+    height, width = size_hw
+    x1, y1 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    x2, y2 = data.draw(st.integers(x1 + 1, width)), data.draw(st.integers(y1 + 1, height))
+    image = np.zeros((height, width, 3), np.uint8)
+    image[y1:y2, x1:x2] = 1
+    turned, boxes = image, np.array([[x1, y1, x2, y2]], np.float32)
+    for _ in range(4):
+        before = turned.shape[:2]
+        turned, boxes = turn(turned, turns), turn_boxes(boxes, before, turns)
+        rows, columns = np.nonzero(turned[:, :, 0])
+        assert boxes.tolist() == [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
+    np.testing.assert_array_equal(turned, image)
+    np.testing.assert_array_equal(turn(image, turns), np.rot90(image, turns))
+
+
+def test_a_turned_image_is_fitted_anew() -> None:
+    image = make.pixels((60, 128))
+    config = dataclasses.replace(STILL, quarter_turns=1.0)
+    augment = Augmenter(config, CANVAS, 114)
+    turns = set()
+    for index in range(20):
+        change = augment.draw((60, 128), (0, 0, index))
+        turns.add(change.quarter_turns)
+        assert change.size_hw == ((96, 45) if change.quarter_turns % 2 else (60, 128))
+        made = augment(_sample(image, [[0, 0, 128, 60]]), (0, 0, index))
+        assert (made.boxes[0, 2:] - made.boxes[0, :2]).tolist() == list(change.size_hw)[::-1]
+    assert turns == {1, 2, 3}
+    share = [Augmenter(AugmentConfig(quarter_turns=0.3), CANVAS, 114).draw((9, 9), (0, 0, k)) for k in range(500)]
+    assert 0.2 < np.mean([change.quarter_turns > 0 for change in share]) < 0.4
+
+
+def test_a_key_means_the_same_changes_for_ever() -> None:
+    """What was drawn before there were turns: a run from then can be repeated."""
+    augment = Augmenter(AugmentConfig(vertical_flip=0.5), CANVAS, 114)
+    change = augment.draw((101, 150), (3, 2, 1))
+    assert change.window == Window(source=(14, 7, 145, 97), size_hw=(96, 128), top_left=(0, 0))
+    assert (change.quarter_turns, change.flip_horizontal, change.flip_vertical) == (0, False, False)
+    assert change.colours is not None
+    assert change.colours.order == (0, 1, 2, 3)
+    assert change.colours.hue == pytest.approx(-0.014613259722, abs=1e-9)
+    change = augment.draw((107, 150), (3, 2, 7), (32, 48))
+    assert change.window == Window(source=(96, 51, 147, 87), size_hw=(32, 48), top_left=(0, 0))
 
 
 def test_what_is_drawn_is_independent() -> None:

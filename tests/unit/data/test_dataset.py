@@ -13,12 +13,14 @@ from detector.data import cache as caches
 from detector.data import coco
 from detector.data.cache import ImageCache
 from detector.data.columns import Columns
-from detector.data.dataset import Item, TrainingSet
+from detector.data.dataset import Item, Key, TrainingSet
 from detector.types import Preprocess, Sample
 from tests.unit.data import make
 
 PREPROCESS = Preprocess(canvas_hw=(48, 64))
-SHOWN = AugmentConfig(vertical_flip=0.5, brightness=0, contrast=0, saturation=0, hue=0, min_visibility=0.0)
+SHOWN = AugmentConfig(
+    vertical_flip=0.5, quarter_turns=0.5, brightness=0, contrast=0, saturation=0, hue=0, min_visibility=0.0
+)  # fmt: skip
 
 
 def _large(folder: Path, size_hw: tuple[int, int] = (403, 517), suffix: str = "jpg") -> Columns:
@@ -37,7 +39,7 @@ def _large(folder: Path, size_hw: tuple[int, int] = (403, 517), suffix: str = "j
 
 
 def _sample(data: TrainingSet, epoch: int) -> Sample:
-    item = data[epoch, 0, PREPROCESS.canvas_hw]
+    item = data[Key(epoch, 0, PREPROCESS.canvas_hw)]
     assert isinstance(item, Item)
     assert item.sample is not None
     return item.sample
@@ -105,7 +107,7 @@ def columns(tmp_path: Path) -> Columns:
 
 def _shown(columns: Columns, cache: ImageCache | None) -> list[bytes]:
     data = TrainingSet(columns, PREPROCESS, SHOWN, 0, cache)
-    items = [data[0, row, PREPROCESS.canvas_hw] for row in range(len(columns))]
+    items = [data[Key(0, row, PREPROCESS.canvas_hw)] for row in range(len(columns))]
     return [item.sample.image.tobytes() for item in items if isinstance(item, Item) and item.sample is not None]
 
 
@@ -160,7 +162,7 @@ def test_an_unreadable_picture_is_not_kept(tmp_path: Path, columns: Columns) -> 
     columns.path(1).write_bytes(b"no picture")
     columns.path(3).unlink()
     data = TrainingSet(columns, PREPROCESS, SHOWN, 0, _open(tmp_path, columns))
-    item = data[0, 1, PREPROCESS.canvas_hw]
+    item = data[Key(0, 1, PREPROCESS.canvas_hw)]
     assert isinstance(item, Item)
     assert (item.index, len(item.unreadable)) == (2, 1)
     assert len(_entries(tmp_path)) == 1
@@ -256,7 +258,19 @@ def test_where_the_cache_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_kept_picture_is_as_large_as_the_largest_zoom() -> None:
-    config = RunConfig(augment=dataclasses.replace(SHOWN, scale=(0.5, 1.5), aspect=(1.0, 1.0)))
-    sizes = np.array([[480, 640], [40, 60], [96, 128], [70, 90]], np.int32)
-    made = caches.largest_sizes(sizes, config, (48, 64))
-    assert made.tolist() == [[72, 96], [40, 60], [72, 96], [70, 90]]
+    still = AugmentConfig(scale=(0.5, 1.5), aspect=(1.0, 1.0))
+
+    def sizes(**changes: object) -> list[list[int]]:
+        config = RunConfig(augment=dataclasses.replace(still, **changes))  # type: ignore[arg-type]
+        of_images = np.array([[480, 640], [40, 60], [96, 128], [70, 90], [200, 800]], np.int32)
+        return caches.largest_sizes(of_images, config, (48, 64)).tolist()
+
+    expected = [[72, 96], [40, 60], [72, 96], [70, 90], [24, 96]]
+    assert sizes() == sizes(mosaic_scale=(0.5, 3.0)) == sizes(mosaic=0.5) == expected
+    assert sizes(quarter_turns=0.1) == expected  # 480x640, turned, fits at three quarters
+    assert sizes(mosaic=0.1, mosaic_scale=(0.5, 3.0)) == [[144, 192], [40, 60], [96, 128], [70, 90], [48, 192]]
+
+
+def test_a_picture_that_fits_better_turned_is_kept_at_that_size() -> None:
+    config = RunConfig(augment=AugmentConfig(quarter_turns=0.1, scale=(1.0, 1.0), aspect=(1.0, 1.0)))
+    assert caches.largest_sizes(np.array([[640, 320]], np.int32), config, (48, 64)).tolist() == [[64, 32]]

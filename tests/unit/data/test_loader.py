@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detector.config import CropConfig, DataConfig, RunConfig
+from detector.config import AugmentConfig, CopyPasteConfig, CropConfig, DataConfig, RunConfig
 from detector.data import coco, dataset, loader
 from detector.data.columns import Columns
 from detector.data.dataset import Key
@@ -95,7 +95,7 @@ def test_a_stream_can_be_entered_anywhere(seed: int, num_images: int, sizes: lis
 
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     orders = [_keys(seed, 50, [50], first=50 * epoch)[0] for seed in (0, 1, 2) for epoch in (0, 1)]
-    assert len({tuple(index for _, index, _ in order) for order in orders}) == 6
+    assert len({tuple(index for _, index, *_ in order) for order in orders}) == 6
     firsts = Counter(_keys(seed, 5, [1])[0][0][1] for seed in range(500))
     assert min(firsts.values()) > 60  # every image is as likely to come first
 
@@ -175,6 +175,58 @@ def test_a_data_set_smaller_than_a_batch(tmp_path: Path) -> None:
     assert Counter(batch.indices.tolist()).most_common() in ([(0, 4), (1, 3)], [(1, 4), (0, 3)])
 
 
+# Several images in one
+
+
+MIXING = AugmentConfig(quarter_turns=0.3, mosaic=0.6, mixup=0.5, copy_paste=CopyPasteConfig(probability=0.6))
+
+
+def _mix(
+    columns: Columns,
+    shapes: Sequence[BatchShape],
+    *,
+    first: int = 0,
+    workers: int = 0,
+    augment: AugmentConfig = MIXING,
+    part: loader.Part = loader.WHOLE,
+) -> list[Batch]:
+    config = RunConfig(data=DataConfig(batch_size=4, workers=workers), augment=augment)
+    return list(loader.training_loader(columns, PREPROCESS, config, shapes, first=first, part=part))
+
+
+def _last_clean(count: int, clean: int) -> list[BatchShape]:
+    hw = PREPROCESS.canvas_hw
+    return [BatchShape(size=4, window_hw=hw, is_clean=step >= count - clean) for step in range(count)]
+
+
+def test_mixed_batches_depend_on_their_place_in_the_run_alone(columns: Columns) -> None:
+    """Not on the number of loader processes, on where the run was entered, nor on the number of trainers."""
+    shapes = _last_clean(7, clean=3)
+    whole = _mix(columns, shapes)
+    assert _all_same(_mix(columns, shapes, workers=2), whole)
+    for start in (1, 3, 5):
+        assert _all_same(_mix(columns, shapes[start:], first=4 * start), whole[start:])
+    halves = [_mix(columns, shapes[:2], part=loader.Part(index=index, count=2)) for index in range(2)]
+    for batch, *parts in zip(whole[:2], *halves, strict=True):
+        assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
+
+
+def test_the_clean_part_is_that_of_a_run_without_mixing(columns: Columns) -> None:
+    mixed = _mix(columns, _last_clean(6, clean=3))
+    plain = _mix(columns, _last_clean(6, clean=3), augment=AugmentConfig(quarter_turns=0.3))
+    assert [_same(a, b) for a, b in zip(mixed, plain, strict=True)] == [False] * 3 + [True] * 3
+
+
+@pytest.mark.parametrize("size_hw", [(48, 64), (16, 16), (32, 16)])
+def test_mixed_objects_stay_in_sight_of_whatever_is_shown(columns: Columns, size_hw: tuple[int, int]) -> None:
+    for batch in _mix(columns, [BatchShape(size=8, window_hw=size_hw)] * 2):
+        assert batch.images.shape == (8, 3, *size_hw)
+        sides = batch.targets.boxes[batch.targets.is_object | _crowd(batch.targets)]
+        assert (sides >= 0).all()
+        assert (sides <= torch.tensor([*size_hw[::-1]] * 2)).all()
+        assert (sides[:, 2:] - sides[:, :2] > 0.99).all()
+
+
 # Unreadable images
 
 
@@ -214,6 +266,19 @@ def test_an_unreadable_image_is_replaced_by_the_next_and_named(columns: Columns)
         kept = torch.tensor([i not in stands_in for i in before.indices.tolist()])
         assert torch.equal(before.images[kept], after.images[kept])
     assert _all_same(_train(columns, 5, workers=2), damaged)
+
+
+def test_a_partner_that_cannot_be_read_costs_no_sample(columns: Columns) -> None:
+    rows = [2, 4, 5]
+    _spoil(columns, *rows)
+    batches = _mix(columns, _last_clean(5, clean=0))
+    for batch, before in zip(batches, _train(columns, 5), strict=True):
+        assert torch.equal(batch.indices, before.indices)  # as without mixing
+    named = {name for batch in batches for name in _files(batch)}
+    assert named == {str(columns.path(row)) for row in rows}
+    only = [row for row in range(10) if row != 7]
+    _spoil(columns, *only)
+    assert {int(i) for batch in _mix(columns, _last_clean(2, clean=0)) for i in batch.indices} == {7}
 
 
 def test_an_image_that_stands_in_does_not_repeat_itself(columns: Columns) -> None:

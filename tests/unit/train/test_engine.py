@@ -186,6 +186,22 @@ def test_cut_outs_first(tmp_path: Path) -> None:
     assert [(shape.size, shape.window_hw) for shape in shapes] == [(6, (32, 32))] * 3 + [(2, (64, 64))] * 3
 
 
+def test_the_clean_part_of_a_run_by_time_begins_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes a minute, and of 8 minutes the last two are clean."""
+    now, clean = [1000.0], list[bool]()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def make(step: int, shape: BatchShape) -> Batch:
+        clean.append(shape.is_clean)
+        now[0] += 60
+        return batch(shape)
+
+    changes = {"data__crops__share": 0, "augment__mosaic": 0.5, "augment__clean_share": 0.25}
+    config = settings(length__steps=None, length__minutes=8, length__evaluations=1, **changes)
+    fit(config, Calls(qualities=[0.0]), tmp_path, make)
+    assert clean == [False] * 6 + [True] * 2
+
+
 def test_ctrl_c_stops_after_the_step_and_keeps_a_model(tmp_path: Path) -> None:
     def make(step: int, shape: BatchShape) -> Batch:
         if step == 2:

@@ -44,16 +44,18 @@ def test_stages_and_an_assignment_that_comes_later_have_phases_of_their_own() ->
     assert [phase.stage for phase in found] == ["a", "a", "b", "c"]
 
 
-@given(st.floats(0, 1), st.lists(st.floats(0.01, 1), min_size=1, max_size=5))
-def test_phases_cover_the_run_and_each_step_of_one_is_alike(crops: float, shares: list[float]) -> None:
+@given(st.floats(0, 1), st.floats(0, 1), st.lists(st.floats(0.01, 1), min_size=1, max_size=5))
+def test_phases_cover_the_run_and_each_step_of_one_is_alike(crops: float, clean: float, shares: list[float]) -> None:
     named = [{"name": str(k), "share": share / sum(shares)} for k, share in enumerate(shares)]
-    config = make.config({"data.crops.share": crops, "stages": named})
+    config = make.config(
+        {"data.crops.share": crops, "augment.mixup": 0.1, "augment.clean_share": clean, "stages": named}
+    )
     found = preflight.phases(config, HW)
     assert sum(phase.share for phase in found) == pytest.approx(1, abs=1e-4)
     for phase in found:
         for way in (-0.49, 0.49):
             near = phase.progress + way * phase.share
-            assert schedule.batch_shape(near, config.data, HW) == phase.shape
+            assert schedule.batch_shape(near, config, HW) == phase.shape
             assert stages.at(config.stages, near).stage.name == phase.stage
 
 
@@ -72,6 +74,10 @@ def test_the_fullest_batch_has_the_objects_of_the_fullest_image_in_each(tmp_path
     assert torch.equal(targets.is_crowd, ~targets.is_object)
     assert targets.boxes[..., 2].max() <= HW[1]
     assert torch.equal(filled.images, make.batch(2).images)
+    mixed = preflight.fill(make.batch(2), columns, 1, 4).targets
+    assert mixed.is_crowd is not None
+    for field in ("boxes", "labels", "is_object", "is_crowd"):
+        assert torch.equal(getattr(mixed, field), torch.cat([getattr(targets, field)] * 4, dim=1))
 
 
 def test_the_time_of_a_run_by_steps() -> None:

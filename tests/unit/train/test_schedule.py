@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detector.config import CropConfig, DataConfig, LengthConfig, OptimConfig
+from detector.config import AugmentConfig, CropConfig, DataConfig, LengthConfig, OptimConfig, RunConfig
 from detector.train import schedule
 
 OPTIM = OptimConfig(warmup_steps=10, final_lr_factor=0.01)
@@ -56,8 +56,8 @@ CROPS = DataConfig(batch_size=4, crops=CropConfig(share=0.6, size=0.5, batch_fac
 
 
 def test_cut_outs_come_first() -> None:
-    early = schedule.batch_shape(0.59, CROPS, (240, 320))
-    late = schedule.batch_shape(0.6, CROPS, (240, 320))
+    early = schedule.batch_shape(0.59, RunConfig(data=CROPS), (240, 320))
+    late = schedule.batch_shape(0.6, RunConfig(data=CROPS), (240, 320))
     assert (early.size, early.window_hw) == (12, (128, 160))  # 120 is brought up to a multiple of 16
     assert (late.size, late.window_hw) == (4, (240, 320))
 
@@ -66,7 +66,19 @@ def test_cut_outs_come_first() -> None:
 def test_an_epoch_counts_images_and_not_batches(epochs: int, num_images: int) -> None:
     plan = schedule.plan(LengthConfig(epochs=epochs), CROPS, num_images=num_images)
     assert plan.steps is not None
-    shapes = [schedule.batch_shape(plan.progress(step, 0.0), CROPS, (240, 320)) for step in range(plan.steps)]
+    config = RunConfig(data=CROPS)
+    shapes = [schedule.batch_shape(plan.progress(step, 0.0), config, (240, 320)) for step in range(plan.steps)]
     seen = sum(shape.size for shape in shapes)
     # The last step and the one that ends the cut-outs are whole: 8.8 images on average, and 12 instead of 4.
     assert 0 <= seen - epochs * num_images <= 17
+
+
+@pytest.mark.parametrize(("share", "clean"), [(0.0, []), (0.2, [8, 9]), (0.5, [5, 6, 7, 8, 9]), (1.0, [*range(10)])])
+def test_the_last_part_is_clean_and_else_as_it_was(share: float, clean: list[int]) -> None:
+    config = RunConfig(data=CROPS, augment=AugmentConfig(mosaic=0.5, clean_share=share))
+    shapes = [schedule.batch_shape(step / 10, config, (240, 320)) for step in range(10)]
+    assert [step for step, shape in enumerate(shapes) if shape.is_clean] == clean
+    without = RunConfig(data=CROPS, augment=AugmentConfig(clean_share=share))  # nothing to be left out
+    plain = [schedule.batch_shape(step / 10, without, (240, 320)) for step in range(10)]
+    assert not any(shape.is_clean for shape in plain)
+    assert [(shape.size, shape.window_hw) for shape in shapes] == [(shape.size, shape.window_hw) for shape in plain]
