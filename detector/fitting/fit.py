@@ -52,7 +52,7 @@ def fit(facts: Facts, asked: Asked, changes: Mapping[str, object]) -> Fit:
         batch,
         *_rates(facts, asked, base, batch_size),
         *_norms(facts, asked, batch_size),
-        _crops(facts, asked, base),
+        _crops(facts, base),
         *_flips(facts, base, changes),
         *_length(facts, asked, base, batch_size, image_size),
         *_decoding(facts, base),
@@ -208,14 +208,11 @@ def _norms(facts: Facts, asked: Asked, batch_size: int) -> Sequence[Choice]:
     )
 
 
-def _crops(facts: Facts, asked: Asked, base: RunConfig) -> Choice:
+def _crops(facts: Facts, base: RunConfig) -> Choice:
     share = base.data.crops.share
     largest = levels.quantile(facts.sides, facts.weights, 0.95)
-    has_minutes = asked.length is None or asked.length.minutes is not None
     if facts.machine.kind == "cuda":
         share, reason = 0.0, "whole images: a GPU needs no short cut"
-    elif facts.machine.processes > 1 and has_minutes:
-        share, reason = 0.0, "several processes by the clock take whole images"
     elif largest > _FITS_A_CUTOUT:
         share, reason = 0.0, f"whole images: objects reach {largest:.0%} of the canvas and would be cut"
     else:
