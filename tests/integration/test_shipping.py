@@ -45,7 +45,7 @@ def test_every_other_door_takes_it(
     options = ["--init", str(half), "--steps", "1", "--set", "data.crops.share=0", "--out", str(tmp_path / "run")]
     assert cli.main(["train", str(data), *options, *TINY]) == 0
     printed = capsys.readouterr().err
-    assert "weights: " not in printed  # all was taken
+    assert "\nweights: " not in printed  # all was taken
     assert f"weights from {half}" in printed
     before = files.sha256(half)
     assert cli.main(["eval", str(half), str(data), "--out", str(tmp_path / "e"), "--write-thresholds", "f1"]) == 0
@@ -82,7 +82,7 @@ def test_the_card_says_what_was_measured(run_folder: Path, data: Path, tmp_path:
     assert (entry["sha256"], entry["bytes"]) == (files.sha256(path), path.stat().st_size)
     assert entry["ap"] == average_precision(path, data, tmp_path / "eval")
     assert entry["commit"] == "abc123"
-    assert entry["command"].startswith("detector train ")
+    assert entry["command"].startswith("detector train")
     card = (weights / "tiny.md").read_text()
     assert f"| all | {entry['ap']:.3f} (" in card
     assert all(f"| {name} | {ap:.3f} |" in card for name, ap in entry["ap_per_class"].items())
