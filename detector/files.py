@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,6 +28,11 @@ def written_whole(path: Path, *, durable: bool = True) -> Generator[Path]:
             sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether `written_whole` gave it its name."""
+    return re.fullmatch(r"\..+\.\d+\.tmp", path.name) is not None
 
 
 def sha256(path: Path) -> str:

@@ -101,11 +101,11 @@ def unpack(packed: Float[Tensor, "b m columns"]) -> list[CanvasDetections]:
     """From what `pack` made, on the CPU.
 
     Raises:
-        DetectorError: the network's output is not finite, as after a diverged training.
+        NotFiniteError: the network's output is not finite, as after a diverged training.
     """
     if not packed[..., 0].all():
         # pycocotools would give a NaN box AP 1.0; nothing of this kind may leave the model.
-        raise DetectorError("the network's output is not finite: its weights are damaged or its training diverged")
+        raise NotFiniteError("the network's output is not finite: its weights are damaged or its training diverged")
     return [
         CanvasDetections(
             boxes=rows[:, 4:8].contiguous(),
@@ -115,6 +115,10 @@ def unpack(packed: Float[Tensor, "b m columns"]) -> list[CanvasDetections]:
         )
         for rows in (image[image[:, 1] > 0] for image in packed)
     ]
+
+
+class NotFiniteError(DetectorError):
+    """A network says infinity or NaN: its weights are damaged or its training diverged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

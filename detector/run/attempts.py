@@ -3,13 +3,11 @@
 import dataclasses
 from collections.abc import Callable
 
-import torch
-
 from detector.config import RunConfig
 from detector.errors import DetectorError
 from detector.run import memory
 from detector.train.checkpoint import Identity, NotWrittenError, Store
-from detector.train.engine import Outcome
+from detector.train.engine import NoMemoryError, Outcome
 from detector.train.health import DivergedError
 from detector.train.learner import Learner
 from detector.train.record import Record
@@ -42,23 +40,28 @@ def repeat(
             assert start is not None
             if first:
                 _write_at_once(store, start, identity, record)
-        except torch.OutOfMemoryError as error:
+        except NoMemoryError as error:
             if learner.world.size > 1:  # the others have memory, and wait
-                raise DetectorError(f"{memory.reason(error)}; set memory.micro_batches, or a smaller batch") from error
+                why = memory.reason(error.cause)
+                raise DetectorError(f"{why}; set memory.micro_batches, or a smaller batch") from error
             start = _in_smaller_parts(error, learner, store, record, config)
         learner.restore(start.learner)
+        record.go_back(start.loop.metrics_bytes)
+        record.skipped(start.loop.skipped)
 
 
 def _in_smaller_parts(
-    error: torch.OutOfMemoryError, learner: Learner, store: Store, record: Record, config: RunConfig
+    error: NoMemoryError, learner: Learner, store: Store, record: Record, config: RunConfig
 ) -> TrainingState:
     """The last good state, for a learner that takes the same batches in twice as many parts."""
-    said = memory.take_more_parts(error, learner, config)
+    said = memory.take_more_parts(error.cause, learner, config)
     loaded = store.read_newest()
+    why = memory.reason(error.cause)
     if loaded is None:
-        raise DetectorError(f"{memory.reason(error)}, and there is no checkpoint to go back to") from error
-    record.say(f"warning: {memory.reason(error)}: back to step {loaded.state.learner.steps}, with {said}")
-    return loaded.state
+        raise DetectorError(f"{why}, and there is no checkpoint to go back to") from error
+    state = loaded.state
+    record.say(f"warning: {why}: back to step {state.learner.steps}, with {said}")
+    return dataclasses.replace(state, loop=dataclasses.replace(state.loop, seconds=error.seconds))
 
 
 def _with_lower_rate(error: DivergedError, learner: Learner, store: Store, record: Record) -> TrainingState:
@@ -76,7 +79,9 @@ def _with_lower_rate(error: DivergedError, learner: Learner, store: Store, recor
     return dataclasses.replace(
         state,
         learner=dataclasses.replace(state.learner, lr_scale=scale),
-        loop=dataclasses.replace(state.loop, rollbacks=rollbacks + 1, skipped_in_a_row=0, seconds=error.seconds),
+        loop=dataclasses.replace(
+            state.loop, rollbacks=rollbacks + 1, skipped=error.skipped, skipped_in_a_row=0, seconds=error.seconds
+        ),
     )
 
 

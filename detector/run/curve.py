@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from detector.run import fitting, material, scoring
 from detector.run.data_paths import DataPaths
 from detector.run.training import forecast as forecast_of
 from detector.run.training import train
-from detector.train import run_folder
+from detector.train import distributed, run_folder
 from detector.train.distributed import World
 
 SHARES = (0.25, 0.5, 1.0)
@@ -93,8 +92,7 @@ def learning_curve(
     Each part is a run folder in `out`; the same command goes on where it was stopped. See `detector train
     --learning-curve`.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("--learning-curve trains in one process; start it without torchrun")
+    distributed.require_alone("--learning-curve")
     splits = material.read(data)
     if splits.val is None:
         raise DataError("a learning curve is scored on a validation split with objects, and there is none")

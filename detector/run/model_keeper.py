@@ -11,12 +11,14 @@ from detector.evaluate import coco, engines, text
 from detector.evaluate.coco import Scores, Truth
 from detector.evaluate.results import Results
 from detector.model import model_file
+from detector.model.decode import NotFiniteError
 from detector.model.detector import DetectionModel
 from detector.model.model_file import TrainedModel
 from detector.run import confirming, finding
 from detector.run.material import Material
 from detector.train.distributed import World
 from detector.train.engine import Outcome
+from detector.train.health import DivergedError
 from detector.train.keeper import Hooks
 from detector.train.record import Record
 from detector.train.run_folder import RunFolder
@@ -50,14 +52,19 @@ class ModelKeeper:
 
     def evaluate(self, candidate: DetectionModel, should_stop: Callable[[], bool]) -> Quality | None:
         assert self._val_columns is not None
-        results = finding.find(
-            [self._with(candidate)],
-            self._val_columns,
-            self._world,
-            self._name_once,
-            should_stop=should_stop,
-            dtype=self._dtype,
-        )
+        try:
+            results = finding.find(
+                [self._with(candidate)],
+                self._val_columns,
+                self._world,
+                self._name_once,
+                should_stop=should_stop,
+                dtype=self._dtype,
+            )
+        except NotFiniteError as error:
+            if self._world.size > 1:  # the others may have seen nothing of it
+                raise
+            raise DivergedError("what the model says of the validation images is not finite") from error
         if results is None:
             return None
         scored = self._world.share(self._score(results) if self._world.is_first else None)

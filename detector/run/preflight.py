@@ -85,8 +85,8 @@ def _forecast(made: Assembly, material: Material) -> Forecast:
     learner, config = made.learner, material.config
     available = memory.available(learner.device)
     memory.reset_peak(learner.device)
+    scoring = _scoring_seconds(made, material)  # before the steps, which change the weights
     needs = tuple(_need(learner, material, phase) for phase in _phases(material))
-    scoring = _scoring_seconds(made, material)
     plan = schedule.plan(config.length, config.data, num_images=len(material.columns))
     if scoring is None:
         plan = dataclasses.replace(plan, evaluations=0)

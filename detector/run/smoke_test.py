@@ -31,6 +31,7 @@ from detector.run.diagnosis import Course
 from detector.run.finding import BATCH_SIZE
 from detector.run.forecasting import span
 from detector.run.material import Material, gather, read
+from detector.train import distributed
 from detector.train.distributed import World
 from detector.types import Batch
 
@@ -79,6 +80,7 @@ def smoke(
     data: DataPaths, config: RunConfig | AutoRecipe, *, init: str, device: str, say: Callable[[str], None]
 ) -> SmokeOutcome:
     """Train on eight images and score on them; nothing is written. See `detector train --smoke`."""
+    distributed.require_alone("--smoke")
     world = World(device=devices.resolve(device))
     splits = read(data)
     settled, _ = fitting.settled(config, splits.train, world, init)

@@ -27,7 +27,7 @@ from detector.run.data_paths import DataPaths
 from detector.run.material import Material
 from detector.run.model_keeper import ModelKeeper, read_scores
 from detector.run.preflight import Forecast
-from detector.train import board, distributed, engine, forensics, run_folder
+from detector.train import board, distributed, engine, forensics, run_folder, signals
 from detector.train.checkpoint import Loaded, Store
 from detector.train.distributed import World
 from detector.train.engine import Outcome, Task
@@ -37,6 +37,7 @@ from detector.train.lock import RunLock
 from detector.train.record import Record
 from detector.train.run_folder import RunFolder
 from detector.train.saver import Saver
+from detector.train.signals import Requests
 from detector.train.silent_record import SilentRecord
 from detector.train.state import TrainingState
 
@@ -144,10 +145,11 @@ def _train_in(
             record.say(f"processes: {world.size}, each with {config.data.batch_size // world.size} images a step")
         if not is_new:
             introduction.introduce_past(record, folder, past, cut)
-        _compile(made, material, record.say)
-        if past is None and world.size == 1:  # else it fitted before, or would have to be agreed upon
-            _preflight(made, material, record.say)
-        return _fit(made, material, folder, record, past)
+        with signals.heard(record.say) as requests:
+            _compile(made, material, record.say)
+            if past is None and world.size == 1:  # else it fitted before, or would have to be agreed upon
+                _preflight(made, material, record.say)
+            return _fit(made, material, folder, record, past, requests)
 
 
 def _record(folder: RunFolder, config: RunConfig, world: World, *, tensorboard: bool) -> Record:
@@ -168,6 +170,7 @@ def forecast(
     auto_batch: Auto | None = None,
 ) -> Forecast:
     """Do all that comes before the first step of a run, and write nothing; see `detector train --dry-run`."""
+    distributed.require_alone("--dry-run")
     world = World(device=devices.resolve(device))
     if run_folder.existing(out):
         raise ConfigError(f"{out}: holds a run, which goes on as it began; name another --out, or leave --dry-run out")
@@ -238,7 +241,9 @@ def _of_finished(held: RunFolder) -> TrainOutcome:
     )
 
 
-def _fit(made: Assembly, material: Material, folder: RunFolder, record: Record, past: Past | None) -> TrainOutcome:
+def _fit(
+    made: Assembly, material: Material, folder: RunFolder, record: Record, past: Past | None, requests: Requests
+) -> TrainOutcome:
     learner, trained, world = made.learner, made.trained, made.learner.world
     store = Store(folder.checkpoints)
     saver: Saver | None = None
@@ -261,6 +266,7 @@ def _fit(made: Assembly, material: Material, folder: RunFolder, record: Record, 
                 saver=saver,
                 write_suspect=write_suspect,
                 start=start,
+                requests=requests,
             )
         finally:
             if saver is not None:

@@ -89,6 +89,17 @@ class World:
         return cast("list[T]", values or [])
 
 
+def require_alone(what: str) -> None:
+    """Refuse torchrun's several processes.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    size = _of_environment("WORLD_SIZE", 1)
+    if size > 1:
+        raise ConfigError(f"{what} is for one process, and torchrun started {size}; run it without torchrun")
+
+
 @contextmanager
 def joined(device: torch.device) -> Generator[World]:
     """The world that torchrun made, if it made one, until the end of the block; `device` as one process would use it.

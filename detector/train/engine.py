@@ -1,8 +1,11 @@
 """The training loop."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+
+import torch
 
 from detector.config import RunConfig
 from detector.errors import DataError
@@ -61,6 +64,7 @@ def fit(
     saver: Saver | None = None,
     write_suspect: Callable[[Suspect], str | None] = lambda _: None,
     start: TrainingState | None = None,
+    requests: Requests | None = None,
 ) -> Outcome:
     """Train until the configured length is reached or a signal asks to stop.
 
@@ -74,19 +78,33 @@ def fit(
         saver: Writes checkpoints; None for none, and in all processes but the first.
         write_suspect: Writes down a step that is not finite, and says where.
         start: Where an earlier process stopped.
+        requests: Of whoever hears the signals; None hears them for the time of this call.
 
     Raises:
         DivergedError: step after step is not finite.
+        NoMemoryError: the device has not enough for a step.
         DataError: the images are gone.
     """
-    with signals.heard(record.say) as requests:
-        loop = _Loop(learner, task, hooks, record, saver, write_suspect, requests, start)
+    with signals.heard(record.say) if requests is None else nullcontext(requests) as asked:
+        loop = _Loop(learner, task, hooks, record, saver, write_suspect, asked, start)
         try:
             loop.run()
         except DivergedError as error:
-            error.seconds = loop.seconds
+            error.seconds, error.skipped = loop.seconds, loop.skipped
             raise
+        except torch.OutOfMemoryError as error:
+            raise NoMemoryError(error, loop.seconds) from error
         return loop.outcome()
+
+
+class NoMemoryError(Exception):
+    """The device has not enough memory for a step."""
+
+    def __init__(self, cause: torch.OutOfMemoryError, seconds: float) -> None:
+        super().__init__()
+        self.cause = cause
+        self.seconds = seconds
+        """Spent on the run by then."""
 
 
 class _Loop:
@@ -175,6 +193,10 @@ class _Loop:
         return self._clock.seconds
 
     @property
+    def skipped(self) -> int:
+        return self._health.skipped
+
+    @property
     def _progress(self) -> float:
         return self._plan.progress(self._learner.steps, self._clock.seconds)
 
@@ -222,7 +244,8 @@ class _Loop:
         if is_done:
             # A slow scoring may span several that were due: they are not made up for.
             self._keeper.evaluations = self._plan.evaluations_due(self._progress)
-            self._save()
+            if self._health.in_a_row == 0:  # training may yet have to go back
+                self._save()
 
     def _end(self) -> None:
         self._health.settle()

@@ -29,6 +29,8 @@ class DivergedError(Exception):
 
     seconds: float = 0.0
     """Spent on the run by then."""
+    skipped: int = 0
+    """Steps of the run that were left out by then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

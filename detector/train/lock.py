@@ -9,7 +9,7 @@ from typing import Self
 
 from detector.errors import ConfigError
 
-FILE = ".lock"
+FILE = ".detector-lock"  # nobody else's name: where it lies, a run is
 PATIENCE = 3.0  # seconds: a process that was just killed may still be going
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from detector.printable import visible
+from detector.progress import Screen
 from detector.train import run_status
 from detector.train.board import Board
+from detector.train.run_folder import RunFolder
 from detector.train.run_status import State, Status
 
 
@@ -127,7 +128,7 @@ class Record:
         self._folder = folder
         self._board = board
         self._has_stages = has_stages
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = Screen()
         self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8", buffering=1)
         self._log = (folder / "train.log").open("a", encoding="utf-8", buffering=1)
         self._complained = False
@@ -153,7 +154,7 @@ class Record:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if isinstance(error, KeyboardInterrupt):
-            self.update(state="interrupted", reason="a second Ctrl-C")
+            self.update(state="interrupted", reason="Ctrl-C")
         elif error is not None:
             self.update(state="failed", reason=f"{type(error).__name__}: {error}")
         self._progress.stop()
@@ -164,6 +165,10 @@ class Record:
                 file.close()
             except OSError as failure:
                 self._complain(failure)
+
+    def go_back(self, length: int) -> None:
+        """Put aside what metrics.jsonl says beyond `length` bytes, of steps that will be done again."""
+        RunFolder(path=self._folder).cut_metrics(length)
 
     @property
     def metrics_bytes(self) -> int:

@@ -1,5 +1,6 @@
 """The folder of one run: what a reader needs to know what was done, written before the first step."""
 
+import errno
 import hashlib
 import json
 import platform
@@ -55,7 +56,7 @@ class RunFolder:
     def clean(self) -> None:
         """Remove what a crash left half written; only the process that holds the lock may."""
         for path in self.path.glob(".*.tmp"):
-            if path.is_file():
+            if files.is_temporary(path) and path.is_file():
                 path.unlink()
 
     def cut_metrics(self, length: int) -> int:
@@ -79,11 +80,11 @@ class RunFolder:
 
 
 def existing(out: Path | None) -> RunFolder | None:
-    """The run that the folder holds, if it holds one; it may have been killed before anything but its lock was made."""
-    names = ("config.yaml", "data.json")
-    if out is None or not ((out / lock.FILE).is_file() or all((out / name).is_file() for name in names)):
-        return None
-    return RunFolder(path=out)
+    """The run that the folder holds, if it holds one; it may have been killed before anything but its lock was made.
+
+    The lock tells it: nobody else has a file of this name, and other files of a run may be the user's own.
+    """
+    return RunFolder(path=out) if out is not None and (out / lock.FILE).is_file() else None
 
 
 def last_unfinished(parent: Path = Path("runs")) -> Path:
@@ -93,9 +94,16 @@ def last_unfinished(parent: Path = Path("runs")) -> Path:
         ConfigError: it is finished, or there is none.
     """
     runs = sorted(path for path in parent.glob("train-*") if existing(path))
-    if not runs or run_status.read(runs[-1]).state == "finished":
+    if not runs or _is_finished(runs[-1]):
         raise ConfigError(f"{parent}: its last run is finished, or there is none; name one with --out")
     return runs[-1]
+
+
+def _is_finished(run: Path) -> bool:
+    try:
+        return run_status.read(run).state == "finished"
+    except ConfigError:  # killed before it had a status
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,7 +191,8 @@ def describe(folder: RunFolder, config: RunConfig, facts: Facts) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> ConfigError:
-    return ConfigError(f"{path}: the run folder cannot be written ({error.strerror}); choose another --out")
+    cure = "make room" if error.errno == errno.ENOSPC else "choose another --out"
+    return ConfigError(f"{path}: the run folder cannot be written ({error.strerror}); {cure}")
 
 
 def _next_free(parent: Path, prefix: str) -> Path:

@@ -1,6 +1,7 @@
 """What the outside asks of a running training: stop, or save."""
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ class Requests:
 
 @contextmanager
 def heard(say: Callable[[str], None]) -> Generator[Requests]:
-    """Turn Ctrl-C (SIGINT) and SIGTERM into a request to stop after the current step, and SIGUSR1 into one to save.
+    """Turn Ctrl-C (SIGINT), SIGTERM and SIGHUP into a request to stop after the current step, SIGUSR1 into one to save.
 
     A second Ctrl-C ends at once. A second SIGTERM does not: schedulers repeat it while the checkpoint is written.
     """
@@ -46,8 +47,8 @@ def heard(say: Callable[[str], None]) -> Generator[Requests]:
         requests.save.set()
 
     handlers = {signal.SIGINT: stop, signal.SIGTERM: stop}
-    if hasattr(signal, "SIGUSR1"):
-        handlers[signal.SIGUSR1] = save
+    if sys.platform != "win32":
+        handlers |= {signal.SIGHUP: stop, signal.SIGUSR1: save}
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield requests

@@ -20,6 +20,9 @@ class SilentRecord(Record):
     ) -> None:
         pass
 
+    def go_back(self, length: int) -> None:
+        pass
+
     @property
     def metrics_bytes(self) -> int:
         return 0

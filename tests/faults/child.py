@@ -25,6 +25,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from detector import cli, files
 from detector.data import dataset
 from detector.model import backbone, inference
+from detector.run import preflight
 from detector.train import checkpoint, heartbeat
 from detector.train.learner import Learner
 from detector.train.saver import Saver
@@ -155,6 +156,17 @@ def signal_at_step(which: int) -> Callable[[int], None]:
     return install
 
 
+def signal_in_preflight(number: int) -> None:
+    """The signal of this number, before the first step."""
+    measure = preflight.run
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        os.kill(os.getpid(), number)
+        return measure(*args, **kwargs)
+
+    preflight.run = run
+
+
 def kill_in_scoring(number: int) -> None:
     """Kill in the middle of the first scoring after that many steps."""
     step, detect, done = Learner.learn, inference.detect, [0]
@@ -252,6 +264,8 @@ FAULTS: dict[str, Callable[[int], None]] = {
     "sigterm-at-step": signal_at_step(signal.SIGTERM),
     "sigint-at-step": signal_at_step(signal.SIGINT),
     "sigusr1-at-step": signal_at_step(signal.SIGUSR1),
+    "sighup-at-step": signal_at_step(signal.SIGHUP),
+    "signal-in-preflight": signal_in_preflight,
     "nan-at-step": nan_at_step,
     "nan-from-step": lambda number: nan_at_step(number, 10**9),
     "full-disk-at-save": full_disk_at_save,

@@ -93,6 +93,27 @@ def test_sigusr1_saves_and_goes_on(data: Path, tmp_path: Path, undisturbed: Path
     assert tensors(out) == tensors(undisturbed)
 
 
+def test_a_terminal_that_is_closed_loses_no_step(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    code, errors = child(data, out, *steps(STEPS), *RUN, fault="sighup-at-step=6")
+    assert code == 128 + signal.SIGHUP, errors
+    loaded = Store(out / "checkpoints").read_newest()
+    assert loaded is not None
+    assert loaded.state.learner.steps == 7
+
+
+def test_signals_before_the_first_step_are_heard(data: Path, tmp_path: Path, undisturbed: Path) -> None:
+    out = tmp_path / "run"
+    code, errors = child(data, out, *steps(STEPS), *RUN, fault=f"signal-in-preflight={signal.SIGTERM.value}")
+    assert code == 128 + signal.SIGTERM, errors
+    assert json.loads((out / "status.json").read_text())["reason"] == "SIGTERM at step 0"
+    finish(data, out, undisturbed)
+    other = tmp_path / "other"
+    code, errors = child(data, other, *steps(STEPS), *RUN, fault=f"signal-in-preflight={signal.SIGUSR1.value}")
+    assert code == 0, errors
+    assert tensors(other) == tensors(undisturbed)
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("strike", range(STRIKES))
 @pytest.mark.parametrize("kind", ["kill-at-step", "kill-in-save", "sigterm-at-step"])

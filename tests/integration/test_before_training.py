@@ -262,3 +262,22 @@ def test_a_run_goes_on_with_the_batch_size_that_was_found(
     assert train([*run, "--steps", "4", "--resume"]) == 0
     config = config_file.load(tmp_path / "run" / "config.yaml")
     assert (config.data.batch_size, config.optim.lr, config.length.steps) == (3, 0.002, 4)
+
+
+@pytest.mark.parametrize("what", ["--dry-run", "--smoke", "--learning-curve"])
+def test_what_is_for_one_process_says_so(
+    what: str, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert train([str(data), what, *TINY]) == 2
+    assert f"{what} is for one process, and torchrun started 2" in capsys.readouterr().err
+
+
+def test_a_rate_that_is_much_too_high_is_named_by_training(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--steps", "8", "--lr", "1e10", "--set", "optim.name=sgd", "--set", "optim.warmup_steps=0"]
+    assert train([str(data), "--out", str(tmp_path / "run"), *TINY, *options, "--set", "optim.clip_norm=0"]) == 1
+    said = capsys.readouterr().err
+    assert "preflight: about" in said
+    assert "lower optim.lr" in said
