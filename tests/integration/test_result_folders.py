@@ -41,7 +41,7 @@ def test_eval_writes_detections_and_scores(
         answer = json.loads(printed.out)
         assert names(out) == [".detector-eval", "predictions.json", "scores.json"]
         written = json.loads((out / "scores.json").read_text())
-        assert set(written.pop("made_from")) == {"annotations", "models"}
+        assert set(written.pop("made_from")) == {"annotations", "decode", "models"}
         assert written == answer["scores"]
         assert answer["scores_file"] == str(out / "scores.json")
 
