@@ -7,12 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.analysis.matching import Matches
-from detector.evaluate import engines
+from detector.evaluate import engines, sizes
 from detector.evaluate.engines import Objects
 from detector.evaluate.results import Results
 
-SIZES: Final = ("small", "medium", "large")
-_AREAS: Final = (32.0**2, 96.0**2)
 _MOST_CLASSES: Final = 40  # each takes a scoring of its own
 _FEWEST: Final = 20  # pairs, to speak of a bias
 _CLEAR: Final = 2.5  # standard errors
@@ -83,12 +81,13 @@ def measure(matches: Matches, truth: Objects, found: Results, names: tuple[str, 
     place, met = place[usable], met[usable]
     rows = matches.rows[place]
     pairs = _pairs(found.boxes_xywh[rows], truth.boxes_xywh[met])
-    sizes = np.searchsorted(_AREAS, truth.areas[met], side="right")
+    areas = truth.areas[met]
     found_areas: NDArray[np.float64] = found.boxes_xywh[:, 2:].prod(axis=1)
-    found_sizes = np.searchsorted(_AREAS, found_areas, side="right")
     classes = truth.class_rows[met]
     groups = [("all", np.ones(len(met), np.bool_), np.ones(len(found), np.bool_))]
-    groups += [(name, sizes == k, found_sizes == k) for k, name in enumerate(SIZES)]
+    groups += [
+        (name, sizes.within(areas, k), sizes.within(found_areas, k)) for k, name in enumerate(sizes.NAMES) if k > 0
+    ]
     frequent = np.argsort(-np.bincount(classes, minlength=len(names)), kind="stable")[:_MOST_CLASSES].tolist()
     groups += [(names[k], classes == k, found.category_ids == k) for k in sorted(frequent)]
     before = engines.curves("hotcoco", truth, found).twelve()

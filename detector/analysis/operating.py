@@ -111,11 +111,11 @@ def judge(matches: Matches, truth: Objects, thresholds: NDArray[np.float64]) -> 
     """What a user of these thresholds [class] sees."""
     passes = matches.scores >= thresholds[matches.class_rows]
     right = passes & matches.is_right[0]
-    is_met = truth.is_crowd.copy()
+    is_met = truth.is_ignored
     is_met[matches.objects[0][right]] = True
     return Verdicts(
         is_right=right,
-        is_wrong=passes & (matches.objects[0] == NONE),
+        is_wrong=passes & (matches.objects[0] == NONE) & ~matches.is_ignored[0],
         missed=np.flatnonzero(~is_met),
     )
 
