@@ -45,6 +45,7 @@ class Analysis:
     matches: Matches
     threshold_curves: tuple[ThresholdCurve | None, ...]  # of each class
     points: tuple[OperatingPoint, ...]  # of each class, which the verdicts, the confusion and the tallies rest on
+    are_thresholds_given: bool  # else they are those of best F1
     verdicts: Verdicts
     confusion: NDArray[np.int64]  # [object, detection], background last
     errors: tuple[ErrorCost, ...]
@@ -87,6 +88,7 @@ def analyse(truth: Truth, results: Results, *, thresholds: Sequence[float] | Non
         matches=matches,
         threshold_curves=tuple(operating.curve(matches, row) for row in classes),
         points=points,
+        are_thresholds_given=thresholds is not None,
         verdicts=verdicts,
         confusion=confusion.matrix(matches, near, verdicts, objects),
         errors=error_types.costs(matches, near, objects),

@@ -58,11 +58,14 @@ def weakest(analysis: Analysis) -> str | None:
             f"{begin} It is found (AP50 {share(least.ap50)}), but its boxes are not tight: between AP50 and AP it "
             f"loses {points:.0f} points, the other classes {of_others:.0f}."
         )
+    threshold = "in the model file" if analysis.are_thresholds_given else "of best F1"
+    if point.precision != point.precision:  # NaN
+        return f"{begin} It is never found: no detection of it reaches the threshold {threshold}."
     if point.recall < point.precision:
-        return f"{begin} Much of it is missed: at the threshold of best F1, {100 * (1 - point.recall):.0f} %."
+        return f"{begin} Much of it is missed: at the threshold {threshold}, {100 * (1 - point.recall):.0f} %."
     return (
-        f"{begin} It is found where it is not: at the threshold of best F1, {100 * (1 - point.precision):.0f} % of its "
-        "detections are wrong."
+        f"{begin} It is found where it is not: at the threshold {threshold}, {100 * (1 - point.precision):.0f} % of "
+        "its detections are wrong."
     )
 
 
@@ -90,7 +93,10 @@ def scores(analysis: Analysis) -> Html:
         table(head, rows),
         document.paragraphs(
             "Precision, recall and F1 are those of detections at or above the threshold, at IoU 0.5. "
-            "A dash: no object.",
+            "A dash: no object, or no detection.",
+            "The thresholds are those in the model file, which predict takes too."
+            if analysis.are_thresholds_given
+            else "The thresholds are those of best F1 on these images; the model file holds none for predict.",
             *notes,
         ),
         document.folded("The twelve COCO numbers", table(["", "score"], [list(row) for row in twelve])),
@@ -124,7 +130,7 @@ def errors(analysis: Analysis) -> Html:
             "both: IoU 0.1 to 0.5 with one of another class. duplicate: on an object that a better detection has. "
             "background: on nothing. missed: an object that no detection means. The costs do not add up."
         ),
-        tag("h3", "Confusion at the thresholds"),
+        tag("h3", "Confusion at the thresholds of the table"),
     ]
     if len(names) <= plots.MOST_CELLS:
         parts.append(_plots(((plots.confusion(analysis), "Confusion matrix", "Rows: what it is. Columns: found as."),)))

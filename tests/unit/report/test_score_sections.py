@@ -52,6 +52,26 @@ def test_says_why(ap: float, ap50: float, precision: float, recall: float, why: 
     assert said.endswith(why)
 
 
+def test_says_whose_thresholds_they_are(analysis: Analysis) -> None:
+    best, given = (
+        score_sections.scores(analyse.analyse(analysis.truth, analysis.found, thresholds=values))
+        for values in (None, (0.7, 0.2, 0.4))
+    )
+    assert "those of best F1" in best
+    assert "those in the model file" not in best
+    assert "those in the model file" in given
+    assert '<td class="n">0.700</td>' in given
+
+
+def test_a_class_that_no_detection_reaches(analysis: Analysis) -> None:
+    strict = analyse.analyse(analysis.truth, analysis.found, thresholds=(0.0, 1.0, 0.0))
+    point = strict.points[1]
+    assert strict.are_thresholds_given
+    said = score_sections.weakest(changed(strict, 0.4, 0.5, point.precision, point.recall))
+    assert said is not None
+    assert said.endswith("It is never found: no detection of it reaches the threshold in the model file.")
+
+
 def test_a_class_without_objects_is_not_the_weakest(analysis: Analysis) -> None:
     per_class = [replace(one, num_objects=int(k == 0), ap=-1.0) for k, one in enumerate(analysis.scores.per_class)]
     alone = replace(analysis, scores=replace(analysis.scores, per_class=tuple(per_class)))
