@@ -26,10 +26,9 @@ from detector.analysis.matching import Matches
 from detector.analysis.operating import OperatingPoint, ThresholdCurve, Verdicts
 from detector.analysis.worst import ImageTally
 from detector.evaluate import coco, engines
-from detector.evaluate.coco import Scores, Truth
+from detector.evaluate.coco import Interval, Scores, Truth
 from detector.evaluate.engines import Curves
 from detector.evaluate.results import Results
-from detector.evaluate.text import Interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

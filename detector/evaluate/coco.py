@@ -65,6 +65,14 @@ class Scores:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """Where a number would lie 95 times in 100, had other images of the same kind been scored."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
     """What a COCO file says is there, repaired for scoring."""
 
