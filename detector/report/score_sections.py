@@ -161,7 +161,7 @@ def errors(analysis: Analysis) -> Html:
 def localization(analysis: Analysis) -> Html:
     said = [f"{one.group}: {sentence}." for one in analysis.localization if (sentence := one.sentence())]
     scattered = [
-        f"Beside such bias boxes scatter, by {100 * one.scatter:.1f} % of an object's side (standard deviation, mean "
+        f"All boxes together scatter by {100 * one.scatter:.1f} % of an object's side (standard deviation, mean "
         "of width, height, right and down)."
         for one in analysis.localization[:1]
         if one.speaks

@@ -78,7 +78,7 @@ def test_says_whether_boxes_are_off_by_bias_or_scatter(noise: float, widened: fl
     assert (won > 0.8 * lost) if why == "bias" else (won < 0.3 * lost)
     shown = score_sections.localization(made)
     assert "scatter %" in shown
-    assert f"boxes scatter, by {100 * made.localization[0].scatter:.1f} %" in shown
+    assert f"All boxes together scatter by {100 * made.localization[0].scatter:.1f} %" in shown
 
 
 def test_says_whose_thresholds_they_are(analysis: Analysis) -> None:
