@@ -26,10 +26,9 @@ from detector.analysis.matching import Matches
 from detector.analysis.operating import OperatingPoint, ThresholdCurve, Verdicts
 from detector.analysis.worst import ImageTally
 from detector.evaluate import coco, engines
-from detector.evaluate.coco import Scores, Truth
+from detector.evaluate.coco import Interval, Scores, Truth
 from detector.evaluate.engines import Curves
 from detector.evaluate.results import Results
-from detector.evaluate.text import Interval
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +44,7 @@ class Analysis:
     matches: Matches
     threshold_curves: tuple[ThresholdCurve | None, ...]  # of each class
     points: tuple[OperatingPoint, ...]  # of each class, which the verdicts, the confusion and the tallies rest on
+    are_thresholds_given: bool  # else they are those of best F1
     verdicts: Verdicts
     confusion: NDArray[np.int64]  # [object, detection], background last
     errors: tuple[ErrorCost, ...]
@@ -87,6 +87,7 @@ def analyse(truth: Truth, results: Results, *, thresholds: Sequence[float] | Non
         matches=matches,
         threshold_curves=tuple(operating.curve(matches, row) for row in classes),
         points=points,
+        are_thresholds_given=thresholds is not None,
         verdicts=verdicts,
         confusion=confusion.matrix(matches, near, verdicts, objects),
         errors=error_types.costs(matches, near, objects),

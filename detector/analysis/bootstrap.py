@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from detector.analysis import average_precision
 from detector.analysis.matching import Matches
-from detector.evaluate.text import Interval
+from detector.evaluate.coco import Interval
 
 SAMPLES: Final = 1000
 FEWEST: Final = 200

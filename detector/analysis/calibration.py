@@ -27,7 +27,7 @@ class Calibration:
 
 
 def calibrate(matches: Matches, *, num_bins: int = 10) -> Calibration:
-    """Compare scores with what came true, crowd regions aside."""
+    """Compare scores with what came true, what is ignored aside."""
     counts = ~matches.is_ignored[0]
     scores, right = matches.scores[counts], matches.is_right[0, counts]
     edges = np.linspace(0, 1, num_bins + 1)

@@ -102,7 +102,7 @@ def _mended(
 
 def _missed(kind_of: NDArray[np.int8], matches: Matches, overlaps: Overlaps, truth: Objects) -> NDArray[np.int64]:
     """Objects that no detection means: neither met, nor badly boxed, nor taken for another class."""
-    is_meant = truth.is_crowd.copy()
+    is_meant = truth.is_ignored
     met = matches.objects[0]
     is_meant[met[met != NONE]] = True
     is_meant[overlaps.same_object[kind_of == KINDS.index("localization")]] = True

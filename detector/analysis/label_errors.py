@@ -56,7 +56,7 @@ def queue(matches: Matches, overlaps: Overlaps, truth: Objects, found: Results) 
     support = _support(matches, truth, found)
     lack = _lack(support.own, truth)
     suspects: list[Suspect] = []
-    for row in np.flatnonzero(~truth.is_crowd).tolist():
+    for row in np.flatnonzero(~truth.is_ignored).tolist():
         one = _of_object(row, support, trust, float(lack[row]), matches, truth, found)
         if one.suspicion > 0:
             suspects.append(one)
@@ -132,7 +132,7 @@ def _support(matches: Matches, truth: Objects, found: Results) -> _Support:
 def _lack(own: NDArray[np.float64], truth: Objects) -> NDArray[np.float64]:
     """The share of the objects of its class that are better supported."""
     made = np.zeros(len(own))
-    real = ~truth.is_crowd
+    real = ~truth.is_ignored
     for row in range(truth.num_classes):
         mine = np.flatnonzero(real & (truth.class_rows == row))
         ordered = np.sort(own[mine])

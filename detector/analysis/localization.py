@@ -7,12 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.analysis.matching import Matches
-from detector.evaluate import engines
+from detector.evaluate import engines, sizes
 from detector.evaluate.engines import Objects
 from detector.evaluate.results import Results
 
-SIZES: Final = ("small", "medium", "large")
-_AREAS: Final = (32.0**2, 96.0**2)
 _MOST_CLASSES: Final = 40  # each takes a scoring of its own
 _FEWEST: Final = 20  # pairs, to speak of a bias
 _CLEAR: Final = 2.5  # standard errors
@@ -45,20 +43,31 @@ class LocalizationError:
     right: Bias  # centre lies right of the object's
     down: Bias
     wide: Bias  # box is wider than the object
-    high: Bias
+    tall: Bias
     ap_gain: float  # were the four medians zero
     ap75_gain: float
 
+    @property
+    def scatter(self) -> float:
+        """What no bias explains: mean standard deviation of the four errors, as part of the object's side."""
+        return sum(one.spread for one in (self.right, self.down, self.wide, self.tall)) / 4
+
+    @property
+    def speaks(self) -> bool:
+        """Whether there are pairs enough."""
+        return self.num_pairs >= _FEWEST
+
     def sentence(self) -> str | None:
         """What is wrong, for people; None where nothing is clear."""
-        words = [
-            _words(self.wide, "wide", "narrow"),
-            _words(self.high, "high", "low"),
-            _words(self.right, "far right", "far left"),
-            _words(self.down, "far down", "far up"),
+        sides = [_words(self.wide, "% wider", "% narrower"), _words(self.tall, "% taller", "% shorter")]
+        places = [
+            _words(self.right, "% of a side too far right", "% of a side too far left"),
+            _words(self.down, "% of a side too far down", "% of a side too far up"),
         ]
-        said = [word for word in words if word]
-        if self.num_pairs < _FEWEST or not said:
+        size = " and ".join(word for word in sides if word)
+        said = [f"{size} than their objects"] if size else []
+        said += [word for word in places if word]
+        if not self.speaks or not said:
             return None
         gain = max(self.ap75_gain, self.ap_gain)
         # Plus zero, for minus zero is no number to read.
@@ -83,12 +92,13 @@ def measure(matches: Matches, truth: Objects, found: Results, names: tuple[str, 
     place, met = place[usable], met[usable]
     rows = matches.rows[place]
     pairs = _pairs(found.boxes_xywh[rows], truth.boxes_xywh[met])
-    sizes = np.searchsorted(_AREAS, truth.areas[met], side="right")
+    areas = truth.areas[met]
     found_areas: NDArray[np.float64] = found.boxes_xywh[:, 2:].prod(axis=1)
-    found_sizes = np.searchsorted(_AREAS, found_areas, side="right")
     classes = truth.class_rows[met]
     groups = [("all", np.ones(len(met), np.bool_), np.ones(len(found), np.bool_))]
-    groups += [(name, sizes == k, found_sizes == k) for k, name in enumerate(SIZES)]
+    groups += [
+        (name, sizes.within(areas, k), sizes.within(found_areas, k)) for k, name in enumerate(sizes.NAMES) if k > 0
+    ]
     frequent = np.argsort(-np.bincount(classes, minlength=len(names)), kind="stable")[:_MOST_CLASSES].tolist()
     groups += [(names[k], classes == k, found.category_ids == k) for k in sorted(frequent)]
     before = engines.curves("hotcoco", truth, found).twelve()
@@ -119,14 +129,14 @@ def _of_group(
     boxes[is_theirs] = corrected(boxes[is_theirs], medians)
     mended = Results(image_ids=found.image_ids, category_ids=found.category_ids, boxes_xywh=boxes, scores=found.scores)
     after = engines.curves("hotcoco", truth, mended).twelve()
-    right, down, wide, high = (_bias(pairs, k) for k in range(4))
+    right, down, wide, tall = (_bias(pairs, k) for k in range(4))
     return LocalizationError(
         group=name,
         num_pairs=len(pairs.errors),
         right=right,
         down=down,
         wide=wide,
-        high=high,
+        tall=tall,
         ap_gain=after[0] - before[0],
         ap75_gain=after[2] - before[2],
     )
@@ -153,4 +163,4 @@ def _bias(pairs: _Pairs, k: int) -> Bias:
 def _words(bias: Bias, positive: str, negative: str) -> str:
     if not bias.is_clear:
         return ""
-    return f"{100 * abs(bias.relative):.1f} % too {positive if bias.relative > 0 else negative}"
+    return f"{100 * abs(bias.relative):.1f} {positive if bias.relative > 0 else negative}"

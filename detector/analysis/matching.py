@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from detector.evaluate import sizes
 from detector.evaluate.engines import Objects
 from detector.evaluate.results import Results
 
@@ -28,8 +29,8 @@ class Matches:
     class_rows: NDArray[np.int64]  # [K], ascending
     scores: NDArray[np.float64]  # [K]
     objects: NDArray[np.int64]  # [10, K], row of the object met at each IoU threshold, NONE where there is none
-    is_ignored: NDArray[np.bool_]  # [10, K], met a crowd region: neither right nor wrong
-    num_objects: NDArray[np.int64]  # [image, class], crowd regions not counted
+    is_ignored: NDArray[np.bool_]  # [10, K], neither right nor wrong, as what it met or its size counts nowhere
+    num_objects: NDArray[np.int64]  # [image, class], without those that are ignored
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,17 +58,20 @@ def match(truth: Objects, found: Results) -> Matches:
     near = _near(found.boxes_xywh[ranked], keys, truth, object_keys)
     is_torn = np.bincount(near.detections, minlength=len(ranked))[near.detections] > 1
     contested = np.unique(keys[near.detections[is_torn]])
-    _match_uncontested(near.of(~np.isin(keys[near.detections], contested)), truth.is_crowd, objects, is_ignored)
+    not_real = truth.is_ignored
+    _match_uncontested(near.of(~np.isin(keys[near.detections], contested)), truth, objects, is_ignored)
     for mine, theirs in _groups(keys, object_keys, contested):
         # Real objects first, as a stable sort leaves them.
-        theirs = theirs[np.argsort(truth.is_crowd[theirs], kind="stable")]
+        theirs = theirs[np.argsort(not_real[theirs], kind="stable")]
         is_crowd = truth.is_crowd[theirs]
         overlaps = iou(found.boxes_xywh[ranked[mine]], truth.boxes_xywh[theirs], is_crowd)
-        met = _greedy(overlaps, is_crowd)
+        met = _greedy(overlaps, is_crowd, not_real[theirs])
         objects[:, mine] = np.where(met == NONE, NONE, theirs[met])
-        is_ignored[:, mine] = (met != NONE) & is_crowd[met]
+        is_ignored[:, mine] = (met != NONE) & not_real[theirs[met]]
+    found_areas: NDArray[np.float64] = found.boxes_xywh[ranked, 2:].prod(axis=1)
+    is_ignored |= (objects == NONE) & ~sizes.within(found_areas)
     counts = np.zeros((truth.num_images, truth.num_classes), np.int64)
-    real = ~truth.is_crowd
+    real = ~not_real
     np.add.at(counts, (truth.image_rows[real], truth.class_rows[real]), 1)
     return Matches(
         num_images=truth.num_images,
@@ -148,10 +152,9 @@ def _near(boxes: NDArray[np.float64], keys: NDArray[np.int64], truth: Objects, o
     )
 
 
-def _match_uncontested(
-    near: _Near, is_crowd: NDArray[np.bool_], objects: NDArray[np.int64], is_ignored: NDArray[np.bool_]
-) -> None:
+def _match_uncontested(near: _Near, truth: Objects, objects: NDArray[np.int64], is_ignored: NDArray[np.bool_]) -> None:
     """Where every detection is near one object at most, each object is met by its best detection that reaches it."""
+    not_real = truth.is_ignored
     order = np.lexsort((near.detections, near.objects))
     rows, theirs, overlaps = near.detections[order], near.objects[order], near.overlaps[order]
     for step, needed in enumerate(_NEEDED):
@@ -159,9 +162,9 @@ def _match_uncontested(
         mine, met = rows[reaches], theirs[reaches]
         is_met = np.ones(len(met), np.bool_)
         is_met[1:] = met[1:] != met[:-1]
-        is_met |= is_crowd[met]
+        is_met |= truth.is_crowd[met]
         objects[step, mine[is_met]] = met[is_met]
-        is_ignored[step, mine[is_met]] = is_crowd[met[is_met]]
+        is_ignored[step, mine[is_met]] = not_real[met[is_met]]
 
 
 def _groups(
@@ -175,7 +178,9 @@ def _groups(
         yield order[start:stop], object_order[first:last]
 
 
-def _greedy(overlaps: NDArray[np.float64], is_crowd: NDArray[np.bool_]) -> NDArray[np.int64]:
+def _greedy(
+    overlaps: NDArray[np.float64], is_crowd: NDArray[np.bool_], not_real: NDArray[np.bool_]
+) -> NDArray[np.int64]:
     """Column met by each row, best row first; [10, n]. Of equal overlaps the later column is met."""
     needed = _NEEDED[:, None]
     met = np.full((len(needed), len(overlaps)), NONE, np.int64)
@@ -186,8 +191,8 @@ def _greedy(overlaps: NDArray[np.float64], is_crowd: NDArray[np.bool_]) -> NDArr
     for row in np.flatnonzero((overlaps >= needed[0]).any(axis=1)).tolist():
         overlap: NDArray[np.float64] = overlaps[row]
         fits = is_free & (overlap >= needed)
-        # A crowd region is met only where no object is.
-        wish = overlap - 2 * is_crowd
+        # What is ignored is met only where no real object is.
+        wish = overlap - 2 * not_real
         value = np.where(fits, wish, -np.inf)
         best = last - np.argmax(value[:, ::-1], axis=1)
         hit = fits[steps, best]

@@ -1,6 +1,6 @@
 """From scores to decisions: what a score threshold gives, and which one gives what is wanted."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -29,7 +29,7 @@ class ThresholdCurve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatingPoint:
-    """A threshold for one class and what it gives; NaN where the class has no objects or no detections."""
+    """A threshold for one class and what it gives; NaN where nothing can be said: no objects, or no detections."""
 
     threshold: float
     precision: float
@@ -89,12 +89,16 @@ def without_data() -> OperatingPoint:
 
 
 def at(matches: Matches, class_row: int, threshold: float) -> OperatingPoint:
-    """What a given threshold gives."""
-    made = curve(matches, class_row)
-    if made is None or not (made.thresholds >= threshold).any():
-        nan = float("nan")
-        return OperatingPoint(threshold=threshold, precision=nan, recall=nan, f1=nan, is_reached=True)
-    return _point(made, int((made.thresholds >= threshold).sum()) - 1, threshold, is_reached=True)
+    """What a given threshold gives: detections at or above it, as `judge` and `predict` take them."""
+    part = matches.of_class(class_row)
+    passes = (matches.scores[part] >= threshold) & ~matches.is_ignored[0, part]
+    hits, count = int(matches.is_right[0, part][passes].sum()), int(passes.sum())
+    num_objects = int(matches.num_objects[:, class_row].sum())
+    if not num_objects:
+        return replace(without_data(), threshold=threshold)
+    recall, precision = hits / num_objects, hits / count if count else float("nan")
+    f1 = 2 * precision * recall / (precision + recall) if hits else 0.0
+    return OperatingPoint(threshold=threshold, precision=precision, recall=recall, f1=f1, is_reached=True)
 
 
 def _point(made: ThresholdCurve, place: int, threshold: float, *, is_reached: bool) -> OperatingPoint:
@@ -111,11 +115,11 @@ def judge(matches: Matches, truth: Objects, thresholds: NDArray[np.float64]) -> 
     """What a user of these thresholds [class] sees."""
     passes = matches.scores >= thresholds[matches.class_rows]
     right = passes & matches.is_right[0]
-    is_met = truth.is_crowd.copy()
+    is_met = truth.is_ignored
     is_met[matches.objects[0][right]] = True
     return Verdicts(
         is_right=right,
-        is_wrong=passes & (matches.objects[0] == NONE),
+        is_wrong=passes & (matches.objects[0] == NONE) & ~matches.is_ignored[0],
         missed=np.flatnonzero(~is_met),
     )
 

@@ -12,7 +12,7 @@ from detector.evaluate.results import Results
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlaps:
-    """In the order of the matches; crowd regions are no objects here."""
+    """In the order of the matches; what is ignored is no object here."""
 
     same_iou: NDArray[np.float64]  # [K]
     same_object: NDArray[np.int64]  # [K], NONE where the image has no object of the class
@@ -29,7 +29,7 @@ def of(matches: Matches, truth: Objects, found: Results) -> Overlaps:
         other_iou=np.zeros(count),
         other_object=np.full(count, NONE),
     )
-    real = np.flatnonzero(~truth.is_crowd)
+    real = np.flatnonzero(~truth.is_ignored)
     real = real[np.argsort(truth.image_rows[real], kind="stable")]
     order = np.argsort(matches.image_rows, kind="stable")
     bounds = np.arange(truth.num_images + 1)

@@ -15,7 +15,7 @@ from detector.data import records
 from detector.data.columns import Columns
 from detector.data.records import Table
 from detector.errors import DataError
-from detector.evaluate import engines
+from detector.evaluate import engines, sizes
 from detector.evaluate.engines import Curves, Engine, Objects
 from detector.evaluate.results import Results, check_values
 
@@ -28,14 +28,14 @@ class ClassScore:
     category_id: int
     ap: float  # mean over IoU 0.50 to 0.95
     ap50: float
-    num_objects: int  # crowd regions not counted
+    num_objects: int  # without those that are ignored
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
     """The twelve COCO numbers in [0, 1]; -1 where the ground truth has no object of that size.
 
-    Small, medium and large are by the area the ground truth states: below 32**2, below 96**2, above.
+    Small, medium and large are by the area the ground truth states: to 32**2, to 96**2, from there.
     """
 
     ap: float
@@ -62,6 +62,14 @@ class Scores:
         precisions = (self.ap, self.ap50, self.ap75, self.ap_small, self.ap_medium, self.ap_large)
         recalls = (self.ar_1, self.ar_10, self.ar_100, self.ar_small, self.ar_medium, self.ar_large)
         return precisions + recalls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """Where a number would lie 95 times in 100, had other images of the same kind been scored."""
+
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +126,7 @@ def scores_of(curves: Curves, truth: Truth, found: Results) -> Scores:
     """The numbers of curves; `found` by row."""
     ap, ap50, ap75, ap_s, ap_m, ap_l, ar_1, ar_10, ar_100, ar_s, ar_m, ar_l = curves.twelve()
     precision = curves.precision[:, :, :, 0, 2]  # [IoU threshold, recall, class], at all sizes and 100 detections
-    real = truth.objects.class_rows[~truth.objects.is_crowd]
+    real = truth.objects.class_rows[~truth.objects.is_ignored]
     counts = np.bincount(real, minlength=len(truth.names)).tolist()
     return Scores(
         ap=ap,
@@ -200,7 +208,7 @@ def read_truth(path: Path) -> Truth:
     order: list[int] = np.argsort(category_ids).tolist()
     image_ids, category_ids = np.sort(image_ids), category_ids[order]
     objects, places, notes = _objects(tables.annotations, image_ids, category_ids)
-    if objects.is_crowd.all():
+    if objects.is_ignored.all():
         notes.append("the ground truth has no object, so every score is -1")
     return Truth(
         source=path,
@@ -259,20 +267,26 @@ def _objects(
     is_crowd = records.crowd_flags(rows)[0]
     areas = records.areas(rows)
     _refuse_first(rows, wanted, has_class, boxes, category_ids)
-    without_area = np.isnan(areas)
+    without_area, below_zero = np.isnan(areas), areas < 0
+    areas = np.where(without_area | below_zero, boxes[:, 2] * boxes[:, 3], areas)
     objects = Objects(
         num_images=len(image_ids),
         num_classes=len(category_ids),
         image_rows=images[in_file],
         class_rows=classes[in_file],
         boxes_xywh=boxes[in_file],
-        areas=np.where(without_area, boxes[:, 2] * boxes[:, 3], areas)[in_file],
+        areas=areas[in_file],
         is_crowd=is_crowd[in_file],
     )
     without_id, repeated = records.repeated_ids(rows)
     notes = [
         *_note(int((~in_file).sum()), "annotations name an image that the file does not list; left out"),
         *_note(int(without_area.sum()), "annotations state no area; width * height taken"),
+        *_note(int(below_zero.sum()), "annotations state an area below zero; width * height taken"),
+        *_note(
+            int((objects.areas > sizes.MOST).sum()),
+            f"annotations have an area above {sizes.MOST:g}, which no score counts; ignored",
+        ),
         *_note(without_id, "annotations have the id 0 or none; numbered anew for scoring"),
         *_note(repeated, "annotations repeat the id of another; numbered anew for scoring"),
     ]

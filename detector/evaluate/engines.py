@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from detector.evaluate import sizes
 from detector.evaluate.results import Results
 
 Engine = Literal["hotcoco", "pycocotools"]
@@ -36,6 +37,11 @@ class Objects:
     boxes_xywh: NDArray[np.float64]  # [T, 4]
     areas: NDArray[np.float64]  # [T]
     is_crowd: NDArray[np.bool_]  # [T]
+
+    @property
+    def is_ignored(self) -> NDArray[np.bool_]:
+        """[T], that nobody has to find: crowd regions, and areas outside COCO's range."""
+        return self.is_crowd | ~sizes.within(self.areas)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,10 @@
 """Scores as a table for people and as plain values for programs."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any, Final
 
-from detector.evaluate.coco import ClassScore, Scores
+from detector.evaluate.coco import ClassScore, Interval, Scores
 from detector.printable import visible
 
 NAMES: Final = (
@@ -21,14 +21,6 @@ NAMES: Final = (
     "recall, medium objects",
     "recall, large objects",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """Where a number would lie 95 times in 100, had other images of the same kind been scored."""
-
-    low: float
-    high: float
 
 
 def table(scores: Scores, intervals: Sequence[Interval] = ()) -> str:

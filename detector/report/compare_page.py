@@ -63,7 +63,12 @@ def render(
         document.section("scores", "Scores", table(head, rows), _by_class(a, b)),
         document.section("settings", "Settings", _changes(settings)),
         document.section("data", "Data", _changes(data)),
-        document.section("images", "Images that flipped", picture_sections.legend(), _pictures(a, b, flips)),
+        document.section(
+            "images",
+            "Images that flipped",
+            picture_sections.legend("each model's thresholds of best F1"),
+            _pictures(a, b, flips),
+        ),
     )
 
 

@@ -14,7 +14,7 @@ WORST = 12
 CROPS = 40
 
 
-def legend() -> Html:
+def legend(thresholds: str = "the thresholds of the table") -> Html:
     return tag(
         "p",
         tag("b", "right", class_="right"),
@@ -22,7 +22,7 @@ def legend() -> Html:
         tag("b", "wrong", class_="wrong"),
         " (with class and score), ",
         tag("b", "missed", class_="missed"),
-        " (dashed). At the thresholds of the table, IoU 0.5.",
+        f" (dashed). At {thresholds}, IoU 0.5.",
     )
 
 

@@ -158,18 +158,20 @@ def confusion(analysis: Analysis) -> bytes:
 
 
 def localization(analysis: Analysis) -> bytes:
-    """Signed errors of every group, as dots with the spread of their boxes."""
-    groups = [one for one in analysis.localization if one.num_pairs >= 20][:MOST_LINES][::-1]
-    parts = (("wide", -0.27), ("high", -0.09), ("right", 0.09), ("down", 0.27))
+    """Signed errors of every group: the medians as dots, with their 95 % intervals."""
+    groups = [one for one in analysis.localization if one.speaks][:MOST_LINES][::-1]
+    parts = (("wider", -0.27), ("taller", -0.09), ("further right", 0.09), ("further down", 0.27))
+
+    of_groups = [(one.wide, one.tall, one.right, one.down) for one in groups]
 
     def draw(panel: "Axes") -> None:
         panel.axvline(0, color=_FAINT, linewidth=0.8)
-        for (name, shift), colour in zip(parts, _COLOURS, strict=False):
-            biases = [{"wide": g.wide, "high": g.high, "right": g.right, "down": g.down}[name] for g in groups]
-            heights = [k - shift for k in range(len(groups))]
+        for k, ((name, shift), colour) in enumerate(zip(parts, _COLOURS, strict=False)):
+            biases = [errors[k] for errors in of_groups]
+            heights = [row - shift for row in range(len(groups))]
             panel.errorbar(
                 [100 * one.relative for one in biases], heights, xerr=[196 * one.standard_error for one in biases],
-                fmt="o", markersize=4, linewidth=1, color=colour, label=f"too {name}",
+                fmt="o", markersize=4, linewidth=1, color=colour, label=name,
             )  # fmt: skip
         panel.set_yticks(range(len(groups)), [_plain(one.group) for one in groups], parse_math=False)
         panel.set_xlabel("median error, percent of the object's side, and its 95 % interval", color=_INK)

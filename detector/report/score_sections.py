@@ -6,6 +6,7 @@ import numpy as np
 
 from detector.analysis.analyse import Analysis
 from detector.evaluate import text
+from detector.evaluate.coco import ClassScore
 from detector.report import document, plots
 from detector.report.html import Html, data_uri, table, tag
 
@@ -54,15 +55,36 @@ def weakest(analysis: Analysis) -> str | None:
     if least.ap50 - least.ap > 1 - least.ap50:
         gaps = [one.ap50 - one.ap for _, one in known if one is not least]
         points, of_others = 100 * (least.ap50 - least.ap), 100 * sum(gaps) / len(gaps)
+        why = _bias_or_scatter(analysis, least, len(known))
         return (
             f"{begin} It is found (AP50 {share(least.ap50)}), but its boxes are not tight: between AP50 and AP it "
-            f"loses {points:.0f} points, the other classes {of_others:.0f}."
+            f"loses {points:.0f} points, the other classes {of_others:.0f}.{why}"
         )
+    threshold = "in the model file" if analysis.are_thresholds_given else "of best F1"
+    if point.precision != point.precision:  # NaN
+        return f"{begin} It is never found: no detection of it reaches the threshold {threshold}."
     if point.recall < point.precision:
-        return f"{begin} Much of it is missed: at the threshold of best F1, {100 * (1 - point.recall):.0f} %."
+        return f"{begin} Much of it is missed: at the threshold {threshold}, {100 * (1 - point.recall):.0f} %."
     return (
-        f"{begin} It is found where it is not: at the threshold of best F1, {100 * (1 - point.precision):.0f} % of its "
-        "detections are wrong."
+        f"{begin} It is found where it is not: at the threshold {threshold}, {100 * (1 - point.precision):.0f} % of "
+        "its detections are wrong."
+    )
+
+
+def _bias_or_scatter(analysis: Analysis, weak: ClassScore, num_classes: int) -> str:
+    """Why its boxes are not tight; nothing where it has too few."""
+    # Classes stand behind the sizes, whose names a class may have.
+    mine = [one for one in analysis.localization[1:] if one.group == weak.name and one.speaks][-1:]
+    if not mine:
+        return ""
+    lost = weak.ap50 - weak.ap
+    gain = mine[0].ap_gain * num_classes  # the mean of all rises by its share of them
+    points = f"{100 * max(0.0, gain):.0f} of the {100 * lost:.0f}"
+    if gain >= lost / 2:
+        return f" That is mostly bias: mending it would win back {points}."
+    return (
+        f" That is mostly scatter, {100 * mine[0].scatter:.0f} % of an object's side (standard deviation): mending "
+        f"bias would win back {points}."
     )
 
 
@@ -90,7 +112,10 @@ def scores(analysis: Analysis) -> Html:
         table(head, rows),
         document.paragraphs(
             "Precision, recall and F1 are those of detections at or above the threshold, at IoU 0.5. "
-            "A dash: no object.",
+            "A dash: no object, or no detection.",
+            "The thresholds are those in the model file, which predict takes too."
+            if analysis.are_thresholds_given
+            else "The thresholds are those of best F1 on these images; the model file holds none for predict.",
             *notes,
         ),
         document.folded("The twelve COCO numbers", table(["", "score"], [list(row) for row in twelve])),
@@ -124,7 +149,7 @@ def errors(analysis: Analysis) -> Html:
             "both: IoU 0.1 to 0.5 with one of another class. duplicate: on an object that a better detection has. "
             "background: on nothing. missed: an object that no detection means. The costs do not add up."
         ),
-        tag("h3", "Confusion at the thresholds"),
+        tag("h3", "Confusion at the thresholds of the table"),
     ]
     if len(names) <= plots.MOST_CELLS:
         parts.append(_plots(((plots.confusion(analysis), "Confusion matrix", "Rows: what it is. Columns: found as."),)))
@@ -135,14 +160,21 @@ def errors(analysis: Analysis) -> Html:
 
 def localization(analysis: Analysis) -> Html:
     said = [f"{one.group}: {sentence}." for one in analysis.localization if (sentence := one.sentence())]
+    scattered = [
+        f"All boxes together scatter by {100 * one.scatter:.1f} % of an object's side (standard deviation, mean "
+        "of width, height, right and down)."
+        for one in analysis.localization[:1]
+        if one.speaks
+    ]
     head = [
         "group",
         "pairs",
-        "too wide %",
-        "too high %",
-        "too far right %",
-        "too far down %",
+        "wider %",
+        "taller %",
+        "further right %",
+        "further down %",
         "px",
+        "scatter %",
         "AP75 gain",
         "AP gain",
     ]
@@ -150,8 +182,9 @@ def localization(analysis: Analysis) -> Html:
         [
             one.group,
             str(one.num_pairs),
-            *(f"{100 * bias.relative:+.1f}" for bias in (one.wide, one.high, one.right, one.down)),
-            " ".join(f"{bias.pixels:+.1f}" for bias in (one.wide, one.high, one.right, one.down)),
+            *(f"{100 * bias.relative:+.1f}" for bias in (one.wide, one.tall, one.right, one.down)),
+            " ".join(f"{bias.pixels:+.1f}" for bias in (one.wide, one.tall, one.right, one.down)),
+            " ".join(f"{100 * bias.spread:.1f}" for bias in (one.wide, one.tall, one.right, one.down)),
             f"{100 * one.ap75_gain:+.1f}",
             f"{100 * one.ap_gain:+.1f}",
         ]
@@ -161,8 +194,8 @@ def localization(analysis: Analysis) -> Html:
     return document.section(
         "boxes",
         "Where boxes lie",
-        document.paragraphs(*(said[:12] or ["No group has boxes that are clearly off."])),
-        _plots((picture,)) if any(one.num_pairs >= 20 for one in analysis.localization) else None,
+        document.paragraphs(*(said[:12] or ["No group has boxes that are clearly off."]), *scattered),
+        _plots((picture,)) if any(one.speaks for one in analysis.localization) else None,
         document.folded("All groups", table(head, rows)),
     )
 

@@ -17,7 +17,7 @@ import torch
 from detector.config import RunConfig
 from detector.data.layout import SplitFiles
 from detector.errors import CheckpointError, ConfigError
-from detector.evaluate import coco, text
+from detector.evaluate import coco, sizes, text
 from detector.evaluate.coco import Scores, Truth
 from detector.run import scoring
 from detector.run.scoring import Seen
@@ -28,8 +28,7 @@ from detector.train.state import RandomStreams
 
 SCORED_ON: Final = "scored_on"
 CLOSE: Final = 1e-3
-_SIZES: Final = ((0.0, 1e10), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10))  # all, small, medium, large
-_OF_SIZE: Final = (0, 0, 0, 1, 2, 3, 0, 0, 0, 1, 2, 3)  # of each of the twelve
+_OF_SIZE: Final = (0, 0, 0, 1, 2, 3, 0, 0, 0, 1, 2, 3)  # range of areas of each of the twelve
 
 
 def circumstances(config: RunConfig, identity: Identity, world: World) -> dict[str, Any]:
@@ -107,8 +106,7 @@ def tolerances(truth: Truth) -> np.ndarray[Any, np.dtype[np.float64]]:
     areas, classes = truth.objects.areas[real], truth.objects.class_rows[real]
     made: list[float] = []
     for k, size in enumerate(_OF_SIZE):
-        low, high = _SIZES[size]
-        counts = np.bincount(classes[(areas >= low) & (areas <= high)])
+        counts = np.bincount(classes[sizes.within(areas, size)])
         counts = counts[counts > 0]
         thresholds = 1 if k in (1, 2) else 10
         one = 1 / (thresholds * len(counts) * int(counts.min())) if len(counts) else 0.0

@@ -38,7 +38,7 @@ def report(
     labels_path = path.with_name(f"{path.stem}-labels.json")
     require_ours(path, document.GENERATOR)
     require_ours(labels_path, label_queue.DESCRIPTION)
-    seen = subject.look(place, found, split, device=device, say=say)
+    seen = subject.look(place, found, split, device=device, say=say, as_predicted=True)
     run = run_sections.read_facts(place.run) if place.run else None
     name = run.name if run else place.model.name
     content = page.render(

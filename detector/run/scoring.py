@@ -17,10 +17,9 @@ from detector.data.layout import SplitFiles
 from detector.errors import CheckpointError, ConfigError
 from detector.evaluate import coco as coco_scores
 from detector.evaluate import named, text
-from detector.evaluate.coco import Scores
+from detector.evaluate.coco import Interval, Scores
 from detector.evaluate.engines import Engine
 from detector.evaluate.results import Results
-from detector.evaluate.text import Interval
 from detector.model import device as devices
 from detector.model import model_file
 from detector.out_folder import OutFolder

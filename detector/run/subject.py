@@ -14,7 +14,7 @@ from detector.data.layout import SplitFiles
 from detector.errors import CheckpointError, ConfigError, DataError
 from detector.evaluate import coco as coco_scores
 from detector.evaluate.results import Results
-from detector.run import scoring
+from detector.run import scoring, thresholds
 from detector.run.data_paths import DataPaths
 from detector.train.run_folder import RunFolder
 
@@ -83,9 +83,24 @@ class Subject:
 
 
 def look(
-    place: Place, files: SplitFiles, split: str, *, device: str, say: Callable[[str], None] = lambda _: None
+    place: Place,
+    files: SplitFiles,
+    split: str,
+    *,
+    device: str,
+    say: Callable[[str], None] = lambda _: None,
+    as_predicted: bool = False,
 ) -> Subject:
-    """Analyse the model on a split. Results that `eval` left are taken where they still hold; else it is run."""
+    """Analyse the model on a split. Results that `eval` left are taken where they still hold; else it is run.
+
+    Args:
+        place: The model.
+        files: The data.
+        split: Its name.
+        device: Where the model runs.
+        say: Told what is done.
+        as_predicted: Judge at the thresholds in the model file, where it holds some, instead of those of best F1.
+    """
     saved = scoring.saved_results(place.model, split, files.annotations)
     if saved is None:
         say(f"running {place.model} on {files.annotations}")
@@ -101,9 +116,10 @@ def look(
     paths = {
         place_in_truth: columns.path(rows[image_id]) for place_in_truth, image_id in enumerate(truth.image_ids.tolist())
     }
+    given = thresholds.stored(place.model, truth) if as_predicted else None
     return Subject(
         place=place,
-        analysis=analyse.analyse(truth, Results.read(results_path)),
+        analysis=analyse.analyse(truth, Results.read(results_path), thresholds=given),
         paths=paths,
         columns=columns,
         reused=saved is not None,

@@ -1,12 +1,14 @@
 """Score thresholds that a model file carries, chosen on a split."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from detector.analysis import operating
 from detector.analysis.matching import Matches
 from detector.analysis.operating import Aim, OperatingPoint
 from detector.errors import ConfigError
 from detector.evaluate.coco import Truth
+from detector.model import model_file
 from detector.printable import visible
 from detector.types import LabelMap
 
@@ -45,20 +47,41 @@ def parse_aim(text: str) -> Wanted:
 
 def choose(wanted: Wanted, matches: Matches, truth: Truth, labels: LabelMap) -> tuple[ClassPoint, ...]:
     """A point for each label of the model."""
-    rows = {category_id: row for row, category_id in enumerate(truth.category_ids.tolist())}
-    names = {name: row for row, name in enumerate(truth.names)}
-    # By id, unless the ids of the model are not those of the file.
-    of_label = [
-        rows[number] if truth.names[rows.get(number, 0)] == name and number in rows else names.get(name)
-        for name, number in zip(labels.names, labels.category_ids, strict=True)
-    ]
     return tuple(
         ClassPoint(
             name=name,
             point=operating.without_data() if row is None else operating.choose(matches, row, wanted.aim, wanted.value),
         )
-        for name, row in zip(labels.names, of_label, strict=True)
+        for name, row in zip(labels.names, _rows(truth, labels), strict=True)
     )
+
+
+def stored(model: Path, truth: Truth) -> tuple[float, ...] | None:
+    """The thresholds inside a model file, by class of the truth; None where it holds none.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    inside = model_file.describe(model, model_file.read_tensors(model)[1])
+    if inside.thresholds is None:
+        return None
+    # A class that the model does not know has no detections.
+    made = [operating.FALLBACK] * len(truth.names)
+    for row, threshold in zip(_rows(truth, inside.label_map), inside.thresholds, strict=True):
+        if row is not None:
+            made[row] = threshold
+    return tuple(made)
+
+
+def _rows(truth: Truth, labels: LabelMap) -> list[int | None]:
+    """The class of the truth that each label means."""
+    rows = {category_id: row for row, category_id in enumerate(truth.category_ids.tolist())}
+    names = {name: row for row, name in enumerate(truth.names)}
+    # By id, unless the ids of the model are not those of the file.
+    return [
+        rows[number] if truth.names[rows.get(number, 0)] == name and number in rows else names.get(name)
+        for name, number in zip(labels.names, labels.category_ids, strict=True)
+    ]
 
 
 def lines(chosen: tuple[ClassPoint, ...]) -> list[str]:

@@ -14,7 +14,8 @@ from detector.cli import compare, evaluate, predict, report
 from detector.data import coco
 from detector.errors import DetectorError
 from detector.model import model_file
-from detector.run import finding, scoring
+from detector.run import finding, scoring, subject
+from detector.run.data_paths import DataPaths
 from detector.train.distributed import World
 
 NUMBERS = ("ap", "ap50", "ap75", "ar_1", "ar_10", "ar_100", "per_class")
@@ -145,6 +146,24 @@ def test_saved_results_of_a_changed_model_or_changed_data_are_not_used(run: Path
     assert scoring.saved_results(model, "test", truth) is None
     model_file.write_thresholds(model, tuple(0.5 for _ in model_file.load(model).label_map.names))
     assert scoring.saved_results(model, "val", truth) is None
+
+
+def test_report_judges_at_the_thresholds_that_predict_takes(
+    run: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = run / "best.safetensors"
+    labels = model_file.load(model).label_map
+    place = subject.Place.find(run)
+    files = place.split(DataPaths(), "val")
+    before = subject.look(place, files, "val", device="cpu", as_predicted=True).analysis
+    assert not before.are_thresholds_given
+    model_file.write_thresholds(model, tuple(0.1 + k / 1000 for k in range(len(labels))))
+    wanted = [0.1 + labels.names.index(name) / 1000 for name in before.truth.names]
+    assert subject.look(place, files, "val", device="cpu", as_predicted=True).analysis.thresholds.tolist() == wanted
+    assert subject.look(place, files, "val", device="cpu").analysis.thresholds.tolist() == before.thresholds.tolist()
+    assert report([str(run)]) == 0
+    capsys.readouterr()
+    assert "those in the model file, which predict takes too" in (run / "report.html").read_text()
 
 
 def test_report_writes_over_nothing_of_others(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -33,10 +34,10 @@ def test_an_injected_width_is_found_and_sized(factor: float) -> None:
     before, after = measured(FOUND)["all"], measured(with_boxes(FOUND, wider(FOUND, factor)))["all"]
     assert after.wide.relative == pytest.approx(factor - 1, abs=0.01)
     assert (1 + after.wide.relative) / (1 + before.wide.relative) == pytest.approx(factor, abs=0.002)
-    assert abs(after.high.relative) < 0.005
+    assert abs(after.tall.relative) < 0.005
     assert after.wide.is_clear
-    word = "wide" if factor > 1 else "narrow"
-    assert f"too {word}" in (after.sentence() or "")
+    word = "wider" if factor > 1 else "narrower"
+    assert f"% {word} than their objects" in (after.sentence() or "")
 
 
 def test_the_gain_is_what_taking_it_out_gives() -> None:
@@ -56,6 +57,24 @@ def test_a_shift_in_pixels() -> None:
     assert one.down.pixels == pytest.approx(-2, abs=0.3)
     assert "far right" in (one.sentence() or "")
     assert "far up" in (one.sentence() or "")
+
+
+def test_a_size_is_no_place() -> None:
+    boxes = FOUND.boxes_xywh.copy()
+    boxes[:, 1] += 0.06 * boxes[:, 3]
+    boxes[:, 3] *= 0.88  # about the same centre
+    said = measured(with_boxes(FOUND, boxes))["all"].sentence()
+    assert said is not None
+    assert re.fullmatch(r"boxes 1\d\.\d % shorter than their objects: \+.* AP if fixed", said)
+
+
+def test_scatter_is_the_noise() -> None:
+    few, many = (measured(make.seen(TRUTH, 6, noise=noise))["all"] for noise in (0.02, 0.06))
+    assert few.scatter == pytest.approx(0.02, rel=0.15)
+    assert many.scatter == pytest.approx(0.06, rel=0.15)
+    # A bias leaves it as it is.
+    boxes = FOUND.boxes_xywh * (1, 1, 1.05, 1)
+    assert measured(with_boxes(FOUND, boxes))["all"].scatter == pytest.approx(measured(FOUND)["all"].scatter, rel=0.05)
 
 
 def test_a_bias_of_one_class_alone() -> None:

@@ -1,12 +1,16 @@
 """Our own matching is a third scorer: its AP are those of pycocotools, threshold by threshold."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from pycocotools import mask
 
-from detector.analysis import average_precision, matching
+from detector.analysis import average_precision, error_types, matching, operating
 from detector.analysis.matching import NONE
 from detector.evaluate import engines
+from detector.evaluate.engines import Objects
+from detector.evaluate.results import Results
 from tests.unit.analysis import make
 from tests.unit.evaluate import generate
 from tests.unit.evaluate.test_engines import results_of, truth_of
@@ -17,10 +21,50 @@ def test_equals_the_engines(start: int) -> None:
     for seed in range(start, start + 100):
         case = generate.case(seed)
         truth, found = truth_of(case), results_of(case, by_row=True)
-        precision = engines.curves("hotcoco", truth, found).precision[..., 0, 2]  # [threshold, recall, class]
-        wanted = np.where((precision > -1).any(axis=1), precision.mean(axis=1), -1)
-        made = average_precision.by_class(matching.match(truth, found))
-        assert np.abs(made - wanted).max() <= 1e-12, seed
+        require_equal(truth, found, "hotcoco", seed)
+
+
+def require_equal(truth: Objects, found: Results, engine: engines.Engine, seed: int) -> None:
+    precision = engines.curves(engine, truth, found).precision[..., 0, 2]  # [threshold, recall, class]
+    wanted = np.where((precision > -1).any(axis=1), precision.mean(axis=1), -1)
+    made = average_precision.by_class(matching.match(truth, found))
+    assert np.abs(made - wanted).max() <= 1e-12, seed
+
+
+@pytest.mark.parametrize("engine", engines.ENGINES)
+def test_areas_outside_the_range_of_coco(engine: engines.Engine) -> None:
+    """Objects of an area below zero or above 1e10, and detections above: many of each, crowds among them."""
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        case = generate.case(seed)
+        truth, found = truth_of(case), results_of(case, by_row=True)
+        count = len(truth.areas)
+        areas = np.where(rng.random(count) < 0.4, rng.choice([-1.0, -1e-300, 1.1e10], count), truth.areas)
+        boxes = found.boxes_xywh.copy()
+        boxes[rng.random(len(boxes)) < 0.1, 2:] = 2e5
+        truth, found = dataclasses.replace(truth, areas=areas), dataclasses.replace(found, boxes_xywh=boxes)
+        require_equal(truth, found, engine, seed)
+
+
+def test_what_is_ignored_is_neither_right_wrong_nor_missed() -> None:
+    rows = [(0, 0, [0, 0, 10, 10]), (0, 0, [50, 0, 10, 10]), (0, 0, [0, 50, 10, 10])]
+    truth = dataclasses.replace(make.objects(rows), areas=np.array([100.0, 2e10, 2e10]))
+    results = make.found(
+        [
+            (0, 0, [0, 0, 10, 10], 0.9),
+            (0, 0, [50, 0, 10, 10], 0.8),
+            (0, 0, [50, 0, 10, 9], 0.7),
+            (0, 0, [9, 99, 2e5, 2e5], 0.6),
+        ]
+    )
+    matches, overlaps = make.met(truth, results)
+    # An object meets one detection even so; only a crowd region forgives many.
+    assert matches.is_ignored[0].tolist() == [False, True, False, True]
+    assert matches.num_objects.tolist() == [[1]]
+    verdicts = operating.judge(matches, truth, np.array([0.0]))
+    assert verdicts.is_wrong.tolist() == [False, False, True, False]
+    assert verdicts.missed.tolist() == []
+    assert {one.kind: one.count for one in error_types.costs(matches, overlaps, truth)}["missed"] == 0
 
 
 def test_thresholds_are_those_of_the_engines() -> None:

@@ -76,6 +76,32 @@ def test_a_threshold_gives_what_the_choice_says() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("threshold", "precision", "recall"),
+    [(0.9, 1, 1 / 4), (0.8, 1, 2 / 4), (0.6, 3 / 4, 3 / 4), (0.61, 2 / 3, 2 / 4), (0.0, 4 / 8, 1), (0.4, 4 / 7, 1)],
+)
+def test_a_threshold_takes_what_reaches_it(threshold: float, precision: float, recall: float) -> None:
+    point = operating.at(MATCHES, 0, threshold)
+    assert (point.threshold, point.precision, point.recall) == pytest.approx((threshold, precision, recall))
+    verdicts = operating.judge(MATCHES, TRUTH, np.full(3, threshold))
+    assert verdicts.is_right.sum() == pytest.approx(4 * recall)
+    assert verdicts.is_wrong.sum() == pytest.approx(4 * recall / precision - 4 * recall)
+
+
+def test_scores_far_apart() -> None:
+    matches = matching.match(make.objects([(0, 0, BOX)]), make.found([(0, 0, BOX, 0.9), (0, 0, [200, 0, 9, 9], 0.1)]))
+    assert (operating.at(matches, 0, 0.6).precision, operating.at(matches, 0, 0.6).recall) == (1, 1)
+    nothing = operating.at(matches, 0, 0.95)
+    assert (nothing.recall, nothing.f1) == (0, 0)
+    assert np.isnan(nothing.precision)
+
+
+def test_of_a_class_without_objects_nothing_is_said() -> None:
+    point = operating.at(MATCHES, 2, 0.7)
+    assert point.threshold == 0.7
+    assert np.isnan([point.precision, point.recall, point.f1]).all()
+
+
 def test_verdicts_confusion_and_tallies() -> None:
     verdicts = operating.judge(MATCHES, TRUTH, np.array([0.2, 0.2, 0.2]))
     made = confusion.matrix(MATCHES, OVERLAPS, verdicts, TRUTH)

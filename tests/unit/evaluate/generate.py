@@ -7,7 +7,8 @@ import numpy as np
 
 Tree = dict[str, Any]
 SIDES = (0.0, 31.0, 32.0, 33.0, 95.0, 96.0, 97.0)
-AREAS = (0.0, 32.0**2, np.nextafter(32.0**2, 0), np.nextafter(32.0**2, 2000), 96.0**2, np.nextafter(96.0**2, 1e4), 1e10)
+_EDGES = (32.0**2, np.nextafter(32.0**2, 0), np.nextafter(32.0**2, 2000), 96.0**2, np.nextafter(96.0**2, 1e4))
+AREAS = (0.0, *_EDGES, 1e10, np.nextafter(1e10, 1e11))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -221,6 +221,7 @@ def same_as_clean(folder: Path, s: Scores) -> bool:
         (changed(id=2), "1 annotations repeat the id"),
         (without("area"), "1 annotations state no area; width * height"),
         (changed(area=None), "1 annotations state no area; width * height"),
+        (changed(area=-1), "1 annotations state an area below zero; width * height"),
         ([*OBJECTS, OBJECTS[0] | {"id": 9, "image_id": 99}], "1 annotations name an image that the file does not list"),
     ],
 )
@@ -241,6 +242,13 @@ def test_what_is_allowed_needs_no_note(tmp_path: Path, objects: list[Tree]) -> N
 def test_crowd_regions_are_no_objects(tmp_path: Path) -> None:
     s = score(truth_file(tmp_path, annotations=[*OBJECTS, OBJECTS[1] | {"id": 3, "iscrowd": 1}]), perfect())
     assert [entry.num_objects for entry in s.per_class] == [0, 2]
+
+
+def test_an_area_beyond_the_range_is_ignored_with_a_note(tmp_path: Path) -> None:
+    s = score(truth_file(tmp_path, annotations=[*OBJECTS, OBJECTS[0] | {"id": 3, "area": 2e10}]), perfect())
+    assert s.notes == ("1 annotations have an area above 1e+10, which no score counts; ignored",)
+    assert [entry.num_objects for entry in s.per_class] == [0, 2]
+    assert same_as_clean(tmp_path, s)
 
 
 def test_missing_area_decides_the_size_class(tmp_path: Path) -> None:

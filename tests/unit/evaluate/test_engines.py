@@ -113,6 +113,7 @@ def test_the_generator_makes_what_it_promises() -> None:
     ]
     assert sum(one["iscrowd"] for one in objects) > 100
     assert sum(one["area"] in (1024.0, 9216.0) for one in objects) > 20
+    assert sum(one["area"] > 1e10 for one in objects) > 20
     assert sum(one["area"] != one["bbox"][2] * one["bbox"][3] for one in objects) > 100
     assert 0 in ids
     assert max(ids) > 2**50

@@ -2,7 +2,7 @@ import json
 from dataclasses import replace
 
 from detector.evaluate import text
-from detector.evaluate.coco import ClassScore, Scores
+from detector.evaluate.coco import ClassScore, Interval, Scores
 
 SCORES = Scores(
     ap=0.5,
@@ -53,7 +53,7 @@ def test_table() -> None:
 
 
 def test_intervals_and_ties_have_their_place() -> None:
-    intervals = [text.Interval(low=0.4, high=0.6), text.Interval(low=0.7, high=0.8), text.Interval(low=0.2, high=0.3)]
+    intervals = [Interval(low=0.4, high=0.6), Interval(low=0.7, high=0.8), Interval(low=0.2, high=0.3)]
     lines = text.table(replace(SCORES, num_tied=7), intervals).splitlines()
     assert lines[:4] == [
         "                        score   95 % interval over images",
