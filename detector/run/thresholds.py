@@ -1,6 +1,10 @@
 """Score thresholds that a model file carries, chosen on a split."""
 
+import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from detector.analysis import operating
 from detector.analysis.matching import Matches
@@ -9,6 +13,8 @@ from detector.errors import ConfigError
 from detector.evaluate.coco import Truth
 from detector.printable import visible
 from detector.types import LabelMap
+
+_TOLD: Final = 10  # classes, in one line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +27,13 @@ class Wanted:
 class ClassPoint:
     name: str
     point: OperatingPoint
+    is_kept: bool = False
+    """Whether the split says nothing of the class, so that the threshold of the model file stays."""
+
+    @property
+    def is_reached(self) -> bool | None:
+        """Whether the wanted value is; None where the split says nothing of the class."""
+        return None if math.isnan(self.point.f1) else self.point.is_reached
 
 
 def parse_aim(text: str) -> Wanted:
@@ -43,8 +56,10 @@ def parse_aim(text: str) -> Wanted:
     return Wanted(aim="precision" if word == "precision" else "recall", value=value)
 
 
-def choose(wanted: Wanted, matches: Matches, truth: Truth, labels: LabelMap) -> tuple[ClassPoint, ...]:
-    """A point for each label of the model."""
+def choose(
+    wanted: Wanted, matches: Matches, truth: Truth, labels: LabelMap, stored: Sequence[float] | None = None
+) -> tuple[ClassPoint, ...]:
+    """A point for each label of the model; of a class without objects or detections, the stored threshold."""
     rows = {category_id: row for row, category_id in enumerate(truth.category_ids.tolist())}
     names = {name: row for row, name in enumerate(truth.names)}
     # By id, unless the ids of the model are not those of the file.
@@ -52,13 +67,25 @@ def choose(wanted: Wanted, matches: Matches, truth: Truth, labels: LabelMap) -> 
         rows[number] if truth.names[rows.get(number, 0)] == name and number in rows else names.get(name)
         for name, number in zip(labels.names, labels.category_ids, strict=True)
     ]
+    points = [
+        operating.without_data() if row is None else operating.choose(matches, row, wanted.aim, wanted.value)
+        for row in of_label
+    ]
     return tuple(
-        ClassPoint(
-            name=name,
-            point=operating.without_data() if row is None else operating.choose(matches, row, wanted.aim, wanted.value),
-        )
-        for name, row in zip(labels.names, of_label, strict=True)
+        ClassPoint(name=name, point=point)
+        if before is None or not math.isnan(point.f1)
+        else ClassPoint(name=name, point=dataclasses.replace(point, threshold=before), is_kept=True)
+        for name, point, before in zip(labels.names, points, stored or [None] * len(points), strict=True)
     )
+
+
+def told(labels: LabelMap, stored: Sequence[float]) -> str:
+    """What a model file takes for found, in one line."""
+    pairs = [f"{visible(name)} {score:.3f}" for name, score in zip(labels.names, stored, strict=True)]
+    rest = len(pairs) - _TOLD
+    if rest > 0:
+        pairs = [*pairs[:_TOLD], f"{rest} more from {min(stored[_TOLD:]):.3f} to {max(stored[_TOLD:]):.3f}"]
+    return f"least scores are the thresholds in the model file: {', '.join(pairs)}; --score X takes one for all"
 
 
 def lines(chosen: tuple[ClassPoint, ...]) -> list[str]:
@@ -68,8 +95,9 @@ def lines(chosen: tuple[ClassPoint, ...]) -> list[str]:
     made: list[str] = []
     for name, one in zip(names, chosen, strict=True):
         point = one.point
-        if point.f1 != point.f1:  # NaN
-            said = "no objects or no detections of this class; the default stands"
+        if one.is_reached is None:
+            stays = "the threshold of the model file stays" if one.is_kept else "the default stands"
+            said = f"no objects or no detections of this class; {stays}"
         else:
             said = f"precision {point.precision:.3f}  recall {point.recall:.3f}  F1 {point.f1:.3f}"
             said += "" if point.is_reached else "  (wanted value not reached)"
