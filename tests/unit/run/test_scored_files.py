@@ -8,7 +8,7 @@ import pytest
 from detector import run
 from detector.errors import DataError
 
-FOUND = {"image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2], "score": 0.5}
+FOUND: dict[str, object] = {"image_id": 1, "category_id": 1, "bbox": [1, 1, 2, 2], "score": 0.5}
 
 
 def files(folder: Path, found: list[dict[str, object]]) -> tuple[Path, Path]:
