@@ -186,6 +186,7 @@ def _evaluate(options: forms.Evaluate) -> Answer:
             "scores_file": str(outcome.scores_path),
             "unreadable": list(outcome.unreadable),
             "thresholds": {one.name: one.point.threshold for one in outcome.thresholds},
+            "thresholds_reached": {one.name: one.is_reached for one in outcome.thresholds},
         },
         warnings=tuple(f"its objects count as missed: {reason}" for reason in outcome.unreadable),
         is_said=outcome.is_first,

@@ -54,6 +54,7 @@ class _Detection(msgspec.Struct, gc=False):
     category_id: int
     bbox: tuple[float, float, float, float]
     score: float
+    file_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +65,7 @@ class DetectionColumns:
     category_ids: NDArray[np.int64]  # [K]
     boxes_xywh: NDArray[np.float64]  # [K, 4]
     scores: NDArray[np.float64]  # [K]
+    file_names: list[str | None]  # [K]
 
 
 def read(path: Path) -> Tables | None:
@@ -196,6 +198,8 @@ def _annotations(path: Path, window: Window) -> ColumnTable:
 def _detections(window: Window) -> DetectionColumns:
     image_ids, category_ids = _Growing(np.int64), _Growing(np.int64)
     sides, scores = _Growing(np.float64), _Growing(np.float64)
+    names: list[str | None] = []
+    once: dict[str | None, str | None] = {}  # one string an image, not one a detection
 
     def add(rows: list[_Detection]) -> None:
         count = len(rows)
@@ -203,6 +207,7 @@ def _detections(window: Window) -> DetectionColumns:
         category_ids.add(map(attrgetter("category_id"), rows), count)
         sides.add(chain.from_iterable(map(attrgetter("bbox"), rows)), 4 * count)
         scores.add(map(attrgetter("score"), rows), count)
+        names.extend(once.setdefault(row.file_name, row.file_name) for row in rows)
 
     _Rows(window, _Detection).each(add)
     return DetectionColumns(
@@ -210,6 +215,7 @@ def _detections(window: Window) -> DetectionColumns:
         category_ids=category_ids.all(),
         boxes_xywh=sides.all().reshape(-1, 4),
         scores=scores.all(),
+        file_names=names,
     )
 
 

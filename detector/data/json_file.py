@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Self
 
 from detector.errors import DataError
 
@@ -18,8 +18,30 @@ _HUGE_EXPONENT = re.compile(rb"[eE]\+?[0-9]{3}")
 _TABLES = ("images", "annotations", "categories")
 
 
-def read(path: Path) -> Any:
+class NotFiniteError(DataError):
+    """The file holds a number that is not finite."""
+
+
+class NotFinite(float):
+    """Such a number, which is shown as the file has it."""
+
+    def __new__(cls, literal: str) -> Self:
+        made = super().__new__(cls, literal)
+        made.literal = literal
+        return made
+
+    literal: str
+
+    def __repr__(self) -> str:
+        return self.literal
+
+
+def read(path: Path, *, is_finite: bool = True) -> Any:
     """Parse strictly: UTF-8 with or without a byte-order mark, finite numbers, no table named twice.
+
+    Args:
+        path: The file.
+        is_finite: Whether numbers must be; else those that are not come back as `NotFinite`.
 
     Raises:
         DataError: the file cannot be read or is not such JSON.
@@ -34,7 +56,7 @@ def read(path: Path) -> Any:
         ) from error
     careful = _HUGE_EXPONENT.search(data) is not None or any(data.count(b'"%s"' % t.encode()) > 1 for t in _TABLES)
     with collector_paused():
-        return _parse(path, text, careful=careful)
+        return _parse(_Strict(path, is_finite), text, careful=careful)
 
 
 def _contents(path: Path) -> bytes:
@@ -66,17 +88,17 @@ def _refuse_other_formats(path: Path, data: bytes) -> None:
         raise DataError(f"{path}: is a git-lfs pointer, not the file itself; run `git lfs pull`")
 
 
-def _parse(path: Path, text: str, *, careful: bool) -> Any:
-    strict = _Strict(path)
+def _parse(strict: "_Strict", text: str, *, careful: bool) -> Any:
+    path = strict.path
     try:
         if careful:
             return json.loads(
                 text,
-                parse_constant=strict.refuse,
+                parse_constant=strict.other_than_finite,
                 parse_float=strict.finite,
                 object_pairs_hook=strict.unique,
             )
-        return json.loads(text, parse_constant=strict.refuse)
+        return json.loads(text, parse_constant=strict.other_than_finite)
     except json.JSONDecodeError as error:
         raise DataError(_syntax_error(path, text, error)) from error
     except RecursionError as error:
@@ -104,15 +126,18 @@ class _Strict:
     """What the parser shall refuse although Python's would take it."""
 
     path: Path
+    is_finite: bool
 
-    def refuse(self, literal: str) -> NoReturn:
-        raise DataError(f"{self.path}: holds the number {literal}, which is not finite; correct or remove its record")
+    def other_than_finite(self, literal: str) -> NotFinite:
+        if not self.is_finite:
+            return NotFinite(literal)
+        raise NotFiniteError(
+            f"{self.path}: holds the number {literal}, which is not finite; correct or remove its record"
+        )
 
     def finite(self, literal: str) -> float:
         value = float(literal)
-        if math.isinf(value):
-            self.refuse(literal)
-        return value
+        return self.other_than_finite(literal) if math.isinf(value) else value
 
     def unique(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)

@@ -262,12 +262,14 @@ def areas(rows: Table) -> NDArray[np.float64]:
 
 
 def repeated_ids(rows: Table) -> tuple[int, int]:
-    """How many records have the id 0 or none, and how many the id of an earlier one."""
+    """How many records have the id 0 or none, and how many of the others the id of an earlier one."""
     if isinstance(rows, ColumnTable):
         ids = rows.columns["id"]
-        return int((ids == 0).sum()), len(ids) - len(np.unique(ids))
+        others = ids[ids != 0]
+        return len(ids) - len(others), len(others) - len(np.unique(others))
     values = [row.get("id") for row in rows.rows]
-    return values.count(0) + values.count(None), len(values) - len(set(map(str, values)))
+    with_id = [str(value) for value in values if value not in (0, None)]
+    return len(values) - len(with_id), len(with_id) - len(set(with_id))
 
 
 def refuse_repeated(rows: Table, key: str, values: Sequence[Hashable]) -> None:

@@ -154,8 +154,12 @@ def scores_of(curves: Curves, truth: Truth, found: Results) -> Scores:
         num_images=len(truth.image_ids),
         num_detections=len(found),
         num_tied=_num_tied(found),
-        notes=truth.notes,
+        notes=(*truth.notes, *_on_nothing_found(truth, found)),
     )
+
+
+def _on_nothing_found(truth: Truth, found: Results) -> list[str]:
+    return [] if len(found) or truth.objects.is_crowd.all() else ["there are no detections, so all scores are 0"]
 
 
 def _num_tied(found: Results) -> int:

@@ -3,31 +3,29 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
 
 import numpy as np
 
 from detector.data import coco as coco_file
-from detector.data import json_file, records
+from detector.data import records
 from detector.data.records import Table
 from detector.errors import DataError
 from detector.evaluate.results import Results
-
-_PEEK = 1 << 12
 
 
 def read(predictions: Path, ground_truth: Path) -> tuple[Results, tuple[str, ...]]:
     """Results with the image ids of the ground truth, and a note where they had others.
 
     Raises:
-        DataError: as `Results.read`, or an image is named that the ground truth does not list.
+        DataError: as `Results.read`, or an image is named that the ground truth does not list, or some records name
+            another image than that of their id, and others none.
     """
-    results = Results.read(predictions)
-    names = _names(predictions)
-    if names is None or len(names) != len(results):
+    results, names = Results.read_named(predictions)
+    if not any(name is not None for name in names):
         return results, ()
     known = _Known.of(coco_file.read_tables(ground_truth).images)
-    places = [known.find(name) for name in names]
+    ids: list[int] = results.image_ids.tolist()
+    places = [number if name is None else known.find(name) for name, number in zip(names, ids, strict=True)]
     if None in places:
         record = places.index(None)
         raise DataError(
@@ -35,10 +33,16 @@ def read(predictions: Path, ground_truth: Path) -> tuple[Results, tuple[str, ...
             "score against the file of these images, or remove file_name to go by image_id"
         )
     image_ids = np.array(places, np.int64)
-    moved = int((image_ids != results.image_ids).sum())
-    if not moved:
+    other = np.flatnonzero(image_ids != results.image_ids)
+    if not other.size:
         return results, ()
-    note = f"{moved} detections have another image_id than the image they name; matched by file name"
+    if None in names:
+        record = int(other[0])
+        raise DataError(
+            f"{predictions}: record {names.index(None)}: has no file_name, but record {record} has another image_id "
+            f"({ids[record]}) than the image it names, {names[record]!r}; give every record a file_name, or none"
+        )
+    note = f"{other.size} detections have another image_id than the image they name; matched by file name"
     return dataclasses.replace(results, image_ids=image_ids), (note,)
 
 
@@ -65,13 +69,3 @@ def _once(names: Sequence[str], ids: Sequence[int]) -> dict[str, int | None]:
     for name, number in zip(names, ids, strict=True):
         made[name] = None if name in made else number
     return made
-
-
-def _names(path: Path) -> list[str] | None:
-    """The file name of every record; None where some have none."""
-    with path.open("rb") as file:
-        if b'"file_name"' not in file.read(_PEEK):
-            return None
-    content = cast("list[dict[str, Any]]", json_file.read(path))
-    names = [record.get("file_name") for record in content]
-    return [name for name in names if isinstance(name, str)] if all(isinstance(name, str) for name in names) else None

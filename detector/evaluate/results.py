@@ -52,6 +52,11 @@ class Results:
         Raises:
             DataError: the file is no list of detections, or a record has a value that would be scored wrong.
         """
+        return cls.read_named(path)[0]
+
+    @classmethod
+    def read_named(cls, path: Path) -> tuple[Self, list[str | None]]:
+        """As `read`, and the file name of each record; None for one without."""
         fast = fast_tables.read_detections(path)
         if fast is not None:
             results = cls(
@@ -61,8 +66,8 @@ class Results:
                 scores=fast.scores,
             )
             check_values(results, source=str(path))
-            return results
-        content = json_file.read(path)
+            return results, fast.file_names
+        content = _content(path)
         if not isinstance(content, list):
             raise DataError(
                 f"{path}: is {_kind(content)}, but a results file is a list of "
@@ -78,7 +83,8 @@ class Results:
             scores=np.array([record["score"] for record in records], dtype=np.float64),
         )
         check_values(results, source=str(path))
-        return results
+        names = [record.get("file_name") for record in records]
+        return results, [name if isinstance(name, str) else None for name in names]
 
 
 def check_values(results: Results, *, source: str) -> None:
@@ -105,6 +111,31 @@ def check_values(results: Results, *, source: str) -> None:
         if not is_good.all():
             index = int(np.argmin(is_good))
             raise DataError(f"{source}: record {index}: {text.format(values[index].tolist())}")
+
+
+def _content(path: Path) -> Any:
+    try:
+        return json_file.read(path)
+    except json_file.NotFiniteError as error:
+        content = json_file.read(path, is_finite=False)
+        for index, record in enumerate(cast("list[Any]", content) if isinstance(content, list) else []):
+            for key, value in cast("dict[str, Any]", record).items() if isinstance(record, dict) else ():
+                if _holds_other_than_finite(value):
+                    where = f"{path}: record {index}: {key} {value!r}"
+                    raise DataError(f"{where} is not finite; correct or remove the record") from error
+        raise
+
+
+def _holds_other_than_finite(value: Any) -> bool:
+    match value:
+        case json_file.NotFinite():
+            return True
+        case list():
+            return any(map(_holds_other_than_finite, cast("list[Any]", value)))
+        case dict():
+            return any(map(_holds_other_than_finite, cast("dict[str, Any]", value).values()))
+        case _:
+            return False
 
 
 def _check_record(record: Any, *, where: str) -> None:

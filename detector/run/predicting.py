@@ -12,6 +12,7 @@ from detector.predict import finder, output
 from detector.predict.output import PredictOutcome
 from detector.predict.predictor import Detector
 from detector.predict.sources import find_images
+from detector.run import thresholds
 from detector.train import distributed
 from detector.train.distributed import World
 
@@ -39,7 +40,10 @@ def predict(
         at_once = 1 if world.device.type == "cpu" else min(output.BATCH_SIZE, len(images))
         models = [model_file.load(checkpoint, world.device, decode=decode) for checkpoint in checkpoints]
         compile_for = at_once if compile_network else None
-        found = _assembled(models, checkpoints, world, compile_for, say if world.is_first else _no_one)
+        say = say if world.is_first else _no_one
+        found = _assembled(models, checkpoints, world, compile_for, say)
+        if score is None and any(model.thresholds is not None for model in models):
+            say(_what_decides(found, checkpoints, models))
         outcome: PredictOutcome | None = None
         if world.is_first:
             with progress.shown("predicting") as show:
@@ -49,6 +53,16 @@ def predict(
         outcome = world.share(outcome)
     assert outcome is not None
     return dataclasses.replace(outcome, is_first=world.is_first)
+
+
+def _what_decides(found: Detector, checkpoints: Sequence[Path], models: Sequence[TrainedModel]) -> str:
+    if found.thresholds is not None:
+        return thresholds.told(found.label_map, found.thresholds)
+    holders = [str(path) for path, model in zip(checkpoints, models, strict=True) if model.thresholds is not None]
+    return (
+        f"thresholds in {', '.join(holders)} are not used, for several models are fused; "
+        f"the least score is {found.default_score:g}, the default; --score X takes another"
+    )
 
 
 def _no_one(line: str) -> None:

@@ -16,7 +16,7 @@ from detector.data import coco, layout
 from detector.data.layout import SplitFiles
 from detector.errors import CheckpointError, ConfigError
 from detector.evaluate import coco as coco_scores
-from detector.evaluate import named, text
+from detector.evaluate import engines, named, text
 from detector.evaluate.coco import Interval, Scores
 from detector.evaluate.engines import Engine
 from detector.evaluate.results import Results
@@ -118,6 +118,8 @@ class Seen:
     annotations: Path
     results: Results
     unreadable: tuple[str, ...]
+    stored: tuple[float, ...] | None
+    """Thresholds that a single model has, one a label."""
 
 
 def look(
@@ -163,6 +165,7 @@ def look(
         annotations=files_of_split.annotations,
         results=results,
         unreadable=tuple(unreadable),
+        stored=models[0].thresholds if len(models) == 1 else None,
     )
 
 
@@ -188,7 +191,7 @@ def scored(folder: OutFolder, seen: Seen, *, engine: Engine = "hotcoco", aim: Wa
     outcome = EvalOutcome(
         scores=coco_scores.score(seen.annotations, seen.results, engine=engine),
         intervals=bootstrap.intervals(matches),
-        thresholds=() if aim is None else thresholds.choose(aim, matches, truth, seen.labels),
+        thresholds=() if aim is None else thresholds.choose(aim, matches, truth, seen.labels, seen.stored),
         results_path=folder.path / _RESULTS,
         scores_path=folder.path / _SCORES,
         unreadable=seen.unreadable,
@@ -208,9 +211,10 @@ def evaluate_files(
     The intervals are of AP, AP50 and AP75.
     """
     results, notes = named.read(predictions, ground_truth)
-    scores = coco_scores.score(ground_truth, results, engine=engine)
     truth = coco_scores.read_truth(ground_truth)
-    intervals = bootstrap.intervals(matching.match(truth.objects, coco_scores.by_row(results, truth)))
+    found = coco_scores.by_row(results, truth, source=str(predictions))
+    scores = coco_scores.scores_of(engines.curves(engine, truth.objects, found), truth, found)
+    intervals = bootstrap.intervals(matching.match(truth.objects, found))
     return dataclasses.replace(scores, notes=(*scores.notes, *notes)), intervals
 
 

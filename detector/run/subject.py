@@ -67,7 +67,9 @@ class Place:
             raise ConfigError(f"{self.given}: the run saw no {name} data; name a data folder, or another --split")
         annotations = Path(str(seen["annotations"]))
         if not annotations.is_file():
-            raise ConfigError(f"{annotations}: the {name} data of the run are no longer there; name the data folder")
+            # Earlier versions noted paths as they were given.
+            said = "no longer there;" if annotations.is_absolute() else "not found from here; start where it ran, or"
+            raise ConfigError(f"{annotations}: the {name} data of the run are {said} name the data folder")
         return layout.explicit(annotations)
 
 
@@ -116,7 +118,7 @@ def look(
     paths = {
         place_in_truth: columns.path(rows[image_id]) for place_in_truth, image_id in enumerate(truth.image_ids.tolist())
     }
-    given = thresholds.stored(place.model, truth) if as_predicted else None
+    given = thresholds.stored_in(place.model, truth) if as_predicted else None
     return Subject(
         place=place,
         analysis=analyse.analyse(truth, Results.read(results_path), thresholds=given),

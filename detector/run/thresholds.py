@@ -1,7 +1,11 @@
 """Score thresholds that a model file carries, chosen on a split."""
 
+import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from detector.analysis import operating
 from detector.analysis.matching import Matches
@@ -11,6 +15,8 @@ from detector.evaluate.coco import Truth
 from detector.model import model_file
 from detector.printable import visible
 from detector.types import LabelMap
+
+_TOLD: Final = 10  # classes, in one line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +29,13 @@ class Wanted:
 class ClassPoint:
     name: str
     point: OperatingPoint
+    is_kept: bool = False
+    """Whether the split says nothing of the class, so that the threshold of the model file stays."""
+
+    @property
+    def is_reached(self) -> bool | None:
+        """Whether the wanted value is; None where the split says nothing of the class."""
+        return None if math.isnan(self.point.f1) else self.point.is_reached
 
 
 def parse_aim(text: str) -> Wanted:
@@ -45,18 +58,23 @@ def parse_aim(text: str) -> Wanted:
     return Wanted(aim="precision" if word == "precision" else "recall", value=value)
 
 
-def choose(wanted: Wanted, matches: Matches, truth: Truth, labels: LabelMap) -> tuple[ClassPoint, ...]:
-    """A point for each label of the model."""
+def choose(
+    wanted: Wanted, matches: Matches, truth: Truth, labels: LabelMap, stored: Sequence[float] | None = None
+) -> tuple[ClassPoint, ...]:
+    """A point for each label of the model; of a class without objects or detections, the stored threshold."""
+    points = [
+        operating.without_data() if row is None else operating.choose(matches, row, wanted.aim, wanted.value)
+        for row in _rows(truth, labels)
+    ]
     return tuple(
-        ClassPoint(
-            name=name,
-            point=operating.without_data() if row is None else operating.choose(matches, row, wanted.aim, wanted.value),
-        )
-        for name, row in zip(labels.names, _rows(truth, labels), strict=True)
+        ClassPoint(name=name, point=point)
+        if before is None or not math.isnan(point.f1)
+        else ClassPoint(name=name, point=dataclasses.replace(point, threshold=before), is_kept=True)
+        for name, point, before in zip(labels.names, points, stored or [None] * len(points), strict=True)
     )
 
 
-def stored(model: Path, truth: Truth) -> tuple[float, ...] | None:
+def stored_in(model: Path, truth: Truth) -> tuple[float, ...] | None:
     """The thresholds inside a model file, by class of the truth; None where it holds none.
 
     Raises:
@@ -71,6 +89,15 @@ def stored(model: Path, truth: Truth) -> tuple[float, ...] | None:
         if row is not None:
             made[row] = threshold
     return tuple(made)
+
+
+def told(labels: LabelMap, stored: Sequence[float]) -> str:
+    """What a model file takes for found, in one line."""
+    pairs = [f"{visible(name)} {score:.3f}" for name, score in zip(labels.names, stored, strict=True)]
+    rest = len(pairs) - _TOLD
+    if rest > 0:
+        pairs = [*pairs[:_TOLD], f"{rest} more from {min(stored[_TOLD:]):.3f} to {max(stored[_TOLD:]):.3f}"]
+    return f"least scores are the thresholds in the model file: {', '.join(pairs)}; --score X takes one for all"
 
 
 def _rows(truth: Truth, labels: LabelMap) -> list[int | None]:
@@ -91,8 +118,9 @@ def lines(chosen: tuple[ClassPoint, ...]) -> list[str]:
     made: list[str] = []
     for name, one in zip(names, chosen, strict=True):
         point = one.point
-        if point.f1 != point.f1:  # NaN
-            said = "no objects or no detections of this class; the default stands"
+        if one.is_reached is None:
+            stays = "the threshold of the model file stays" if one.is_kept else "the default stands"
+            said = f"no objects or no detections of this class; {stays}"
         else:
             said = f"precision {point.precision:.3f}  recall {point.recall:.3f}  F1 {point.f1:.3f}"
             said += "" if point.is_reached else "  (wanted value not reached)"

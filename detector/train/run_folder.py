@@ -111,6 +111,7 @@ class SplitFingerprint:
     """Which data a run saw."""
 
     annotations: str
+    """Absolute: `report` may be called from elsewhere."""
     sha256: str
     images: int
     objects: int
@@ -118,7 +119,7 @@ class SplitFingerprint:
 
 def fingerprint(annotations: Path, *, images: int, objects: int) -> SplitFingerprint:
     digest = hashlib.sha256(annotations.read_bytes()).hexdigest()
-    return SplitFingerprint(annotations=str(annotations), sha256=digest, images=images, objects=objects)
+    return SplitFingerprint(annotations=str(annotations.absolute()), sha256=digest, images=images, objects=objects)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

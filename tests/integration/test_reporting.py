@@ -16,6 +16,7 @@ from detector.errors import DetectorError
 from detector.model import model_file
 from detector.run import finding, scoring, subject
 from detector.run.data_paths import DataPaths
+from detector.train import run_folder as run_folders
 from detector.train.distributed import World
 
 NUMBERS = ("ap", "ap50", "ap75", "ar_1", "ar_10", "ar_100", "per_class")
@@ -91,8 +92,20 @@ def test_thresholds_go_into_the_model_and_predict_takes_them(
     assert len(found) == int((everything.scores.double() >= least[everything.labels]).sum())
     assert len(model.predict(image, score=0.999)) <= len(found)
     out = tmp_path / "p"
+    assert answer["thresholds_reached"].keys() == answer["thresholds"].keys()
     assert predict([str(path), str(image), "--out", str(out), "--json"]) == 0
-    assert answer_of(capsys)["num_detections"] == len(found)
+    said = capsys.readouterr()
+    assert json.loads(said.out)["num_detections"] == len(found)
+    of_each = ", ".join(f"{name} {score:.3f}" for name, score in answer["thresholds"].items())
+    assert said.err.splitlines() == [
+        f"predict: least scores are the thresholds in the model file: {of_each}; --score X takes one for all"
+    ]
+    assert predict([str(path), str(image), "--out", str(out), "--score", "0.5"]) == 0
+    assert "threshold" not in capsys.readouterr().err
+    assert predict([str(path), str(path), str(image), "--out", str(out)]) == 0
+    said = capsys.readouterr().err
+    assert f"predict: thresholds in {path}, {path} are not used, for several models are fused; the least" in said
+    assert "score is 0.3, the default" in said
 
 
 @pytest.mark.parametrize("wish", ["f2", "precision", "precision=0", "recall=1.1", "precision=x", "f1=0.5"])
@@ -164,6 +177,23 @@ def test_report_judges_at_the_thresholds_that_predict_takes(
     assert report([str(run)]) == 0
     capsys.readouterr()
     assert "those in the model file, which predict takes too" in (run / "report.html").read_text()
+
+
+def test_report_finds_the_data_from_elsewhere(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data)
+    noted = run_folders.fingerprint(Path("val.json"), images=3, objects=9)
+    assert noted.annotations == str(data / "val.json")
+    content = json.loads((run / "data.json").read_text())
+    content["splits"]["val"]["annotations"] = "shapes/val.json"  # as earlier versions noted it
+    (run / "data.json").write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path)
+    assert report([str(run)]) == 2
+    said = capsys.readouterr().err
+    assert "shapes/val.json: the val data of the run are not found from here; start where it ran, or name" in said
+    (tmp_path / "shapes").symlink_to(data)
+    assert report([str(run)]) == 0
 
 
 def test_report_writes_over_nothing_of_others(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

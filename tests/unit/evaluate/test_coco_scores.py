@@ -218,6 +218,8 @@ def same_as_clean(folder: Path, s: Scores) -> bool:
     [
         (changed(id=0), "1 annotations have the id 0 or none"),
         (without("id"), "1 annotations have the id 0 or none"),
+        ([{k: v for k, v in one.items() if k != "id"} for one in OBJECTS], "2 annotations have the id 0 or none"),
+        ([one | {"id": 0} for one in OBJECTS], "2 annotations have the id 0 or none"),
         (changed(id=2), "1 annotations repeat the id"),
         (without("area"), "1 annotations state no area; width * height"),
         (changed(area=None), "1 annotations state no area; width * height"),

@@ -145,9 +145,14 @@ def test_a_missing_key_is_named(tmp_path: Path, key: str) -> None:
         ("[[1, 2]]", "record 0: is a list, must be an object"),
         ("[", "ends in the middle"),
         ("", "is empty"),
-        (json.dumps([GOOD | {"score": float("nan")}]), "the number NaN"),
-        (json.dumps([GOOD | {"bbox": [0, 0, float("inf"), 1]}]), "the number Infinity"),
-        (json.dumps([GOOD]).replace("0.5", "1e400"), "1e400"),
+        (json.dumps([GOOD, GOOD | {"score": float("nan")}]), "record 1: score NaN is not finite; correct or remove"),
+        (
+            json.dumps([GOOD | {"bbox": [0, 0, float("-inf"), 1]}]),
+            r"record 0: bbox \[0, 0, -Infinity, 1\] is not finite",
+        ),
+        (json.dumps([GOOD, 3, GOOD]).replace("0.5", "-1e400"), "record 0: score -1e400 is not finite"),
+        (json.dumps([GOOD, GOOD | {"x": {"y": [float("nan")]}}]), r"record 1: x \{'y': \[NaN\]\} is not finite"),
+        ('{"images": [NaN]}', "holds the number NaN, which is not finite"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, text: str, message: str) -> None:

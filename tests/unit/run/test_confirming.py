@@ -40,8 +40,8 @@ def test_equal_to_the_last_bit_or_an_error_that_names_what_differs() -> None:
         confirming.require_same(BEST, SCORES, other, np.zeros(12))
     said = str(found.value)
     assert said.startswith("runs/a/best.safetensors: scored anew")
-    assert "AP, IoU 0.75: 0.500000 in training, 0.500000 from the file" in said
-    assert "recall, 100 detections: 0.600000 in training, 0.400000 from the file" in said
+    assert "AP, IoU 0.75: 0.5 in training, 0.500000000001 from the file" in said
+    assert "recall, 100 detections: 0.6 in training, 0.4 from the file" in said
     assert "2 of 12" in said
     assert found.value.exit_code == 4
 
