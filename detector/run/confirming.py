@@ -127,7 +127,8 @@ def require_same(best: Path, noted: Scores, found: Scores, allowed: np.ndarray[A
     told = "; ".join(f"{name}: {was!r} in training, {now!r} from the file" for name, was, now in wrong)
     raise CheckpointError(
         f"{best}: scored anew, it gives other numbers than in training: {told} ({len(wrong)} of 12 differ). The "
-        "file is not what was scored, or is not run as it was: do not trust it; the same command trains the end again"
+        "file is not what was scored, or is not run as it was: do not trust it; take last.safetensors, or train in "
+        "another folder"
     )
 
 
