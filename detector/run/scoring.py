@@ -187,9 +187,10 @@ def scored(folder: OutFolder, seen: Seen, *, engine: Engine = "hotcoco", aim: Wa
         ConfigError: they cannot be written.
     """
     truth = coco_scores.read_truth(seen.annotations)
-    matches = matching.match(truth.objects, coco_scores.by_row(seen.results, truth))
+    found = coco_scores.by_row(seen.results, truth)
+    matches = matching.match(truth.objects, found)
     outcome = EvalOutcome(
-        scores=coco_scores.score(seen.annotations, seen.results, engine=engine),
+        scores=coco_scores.scores_of(engines.curves(engine, truth.objects, found), truth, found),
         intervals=bootstrap.intervals(matches),
         thresholds=() if aim is None else thresholds.choose(aim, matches, truth, seen.labels, seen.stored),
         results_path=folder.path / _RESULTS,
