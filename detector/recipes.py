@@ -112,7 +112,7 @@ def coco_1x() -> RunConfig:
     return RunConfig(
         data=DataConfig(image_size=1072),
         augment=_flip_and_scale(1.0),
-        model=ModelConfig(batch_norm="frozen", frozen_stages=2),
+        model=ModelConfig(norm="frozen", frozen_stages=2),
         loss=LossConfig(smooth_l1_weight=0.25, giou_weight=2.0),
         length=LengthConfig(epochs=12),
     )
@@ -138,7 +138,7 @@ def retinanet() -> RunConfig:
         augment=_flip_and_scale(1.0),
         model=ModelConfig(
             backbone="resnet50",
-            batch_norm="frozen",
+            norm="frozen",
             frozen_stages=2,
             pyramid=PyramidConfig(extra_from="pyramid"),
             heads=_two_heads(head),
@@ -168,7 +168,7 @@ def retinanet_v2() -> RunConfig:
         augment=_flip_and_scale(0.6),
         model=replace(
             plain.model,
-            batch_norm="live",
+            norm="batch",
             frozen_stages=0,
             pyramid=PyramidConfig(extra_from="backbone"),
             heads=_two_heads(TowerConfig(depth=4, width=256, norm="group")),

@@ -6,13 +6,13 @@ The only place where a default is written. `recipes.py` picks combinations, `con
 from detector.config.data import AugmentConfig, CopyPasteConfig, CropConfig, DataConfig
 from detector.config.model import (
     Backbone,
-    BatchNorm,
     DecodeConfig,
     HeadConfig,
     ModelConfig,
     PriorConfig,
     PyramidConfig,
     TowerConfig,
+    TrunkNorm,
 )
 from detector.config.run import RunConfig, num_logits
 from detector.config.training import (
@@ -32,7 +32,6 @@ __all__ = [
     "AugmentConfig",
     "Backbone",
     "BalanceConfig",
-    "BatchNorm",
     "Classification",
     "CopyPasteConfig",
     "CropConfig",
@@ -50,5 +49,6 @@ __all__ = [
     "RunConfig",
     "StageConfig",
     "TowerConfig",
+    "TrunkNorm",
     "num_logits",
 ]

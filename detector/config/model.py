@@ -15,7 +15,7 @@ _RESERVED = (TRUNK, "backbone", "neck", "heads", "features", "adapters")
 
 
 Backbone = Literal["resnet18", "resnet34", "resnet50", "resnet101"]
-BatchNorm = Literal["live", "sync", "frozen"]
+TrunkNorm = Literal["batch", "sync", "frozen", "group"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,8 +112,9 @@ class ModelConfig:
     """Trunk and heads."""
 
     backbone: Backbone = "resnet50"
-    batch_norm: BatchNorm = "live"
-    """live: statistics of the images that a process has; sync: those of all processes, on GPUs; frozen: ImageNet's."""
+    norm: TrunkNorm = "batch"
+    """Of the backbone. batch: statistics of the images that a process has; sync: those of all processes, on GPUs;
+    frozen: ImageNet's; group: GroupNorm (Wu and He 2018), of each image alone, for training from random weights."""
     frozen_stages: int = 0
     """Backbone parts that do not learn, from the input on: 1 is the stem, 2 adds layer1, up to 5."""
     neck: Literal["pyramid", "pool"] = "pyramid"
@@ -130,6 +131,11 @@ class ModelConfig:
     """Unit of the four box offsets (dx, dy, dw, dh)."""
     class_prior: float = 0.01
     """Probability every class starts with (Lin et al. 2017, focal loss, section 4.1)."""
+
+    @property
+    def norm_mixes_images(self) -> bool:
+        """Whether what an image gives in training depends on the others of its batch."""
+        return self.norm in ("batch", "sync")
 
     def __post_init__(self) -> None:
         require(0 <= self.frozen_stages <= 5, "model.frozen_stages", "between 0 and 5", self.frozen_stages)

@@ -55,9 +55,9 @@ class RunConfig:
                 f"compile and memory.checkpoint = {self.memory.checkpoint} do not go together: "
                 "torch.compile decides by itself what to compute again; leave one out"
             )
-        if self.model.batch_norm == "sync" and self.memory.checkpoint in ("trunk", "all"):
+        if self.model.norm == "sync" and self.memory.checkpoint in ("trunk", "all"):
             raise ConfigError(
-                f"model.batch_norm = sync and memory.checkpoint = {self.memory.checkpoint} do not go together: the "
+                f"model.norm = sync and memory.checkpoint = {self.memory.checkpoint} do not go together: the "
                 "statistics would be exchanged twice; set memory.checkpoint to none or heads"
             )
         if self.decode.mirror and self.augment.horizontal_flip == 0:

@@ -159,8 +159,8 @@ class MemoryConfig:
     checkpoint: Literal["none", "trunk", "heads", "all"] = "none"
     """Whose activations are computed again in the backward pass instead of kept; the gradients are equal."""
     micro_batches: int = 1
-    """Parts of a batch that go through the network one after another before the step. With norms that are still
-    (model.batch_norm = frozen) the gradients are those of the whole batch."""
+    """Parts of a batch that go through the network one after another before the step. With
+    model.norm = frozen or group the gradients are those of the whole batch."""
 
     def __post_init__(self) -> None:
         require(1 <= self.micro_batches <= 4096, "memory.micro_batches", "between 1 and 4096", self.micro_batches)

@@ -185,14 +185,14 @@ def _rates(facts: Facts, asked: Asked, base: RunConfig, batch_size: int) -> Sequ
 
 def _norms(facts: Facts, asked: Asked, batch_size: int) -> Sequence[Choice]:
     if not asked.has_weights:
-        return (Choice(setting="model.batch_norm", value="live", reason="random weights have no statistics to keep"),)
+        return (Choice(setting="model.norm", value="batch", reason="random weights have no statistics to keep"),)
     is_few = facts.num_images < FEW_IMAGES
     is_frozen = is_few or batch_size // facts.machine.processes < FEW_A_BATCH
     why = f"fewer than {FEW_IMAGES:,} images" if is_few else f"fewer than {FEW_A_BATCH} images a step"
     return (
         Choice(
-            setting="model.batch_norm",
-            value="frozen" if is_frozen else "live",
+            setting="model.norm",
+            value="frozen" if is_frozen else "batch",
             reason=f"given weights and {why}" if is_frozen else "enough images to learn them anew",
         ),
         Choice(

@@ -12,11 +12,12 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
 from detector.config import Backbone as BackboneName
-from detector.config import BatchNorm
+from detector.config import TrunkNorm
 from detector.model import precision
 from detector.model.fold import Folded
 from detector.model.recompute import recomputed
 
+_GROUPS = 32  # as in Wu and He 2018
 FIRST_LEVEL = 2  # the level of layer1's output: stride 4
 
 
@@ -27,12 +28,10 @@ class Backbone(nn.Module):
     in evaluation mode, cost nothing: see `fold`.
     """
 
-    def __init__(
-        self, name: BackboneName, *, batch_norm: BatchNorm, frozen_stages: int, recompute: bool = False
-    ) -> None:
+    def __init__(self, name: BackboneName, *, norm: TrunkNorm, frozen_stages: int, recompute: bool = False) -> None:
         super().__init__()
         self._recompute = recompute  # the activations of a layer in the backward pass
-        network = _resnet(name, _norm(batch_norm))
+        network = _resnet(name, _norm(norm))
         self.conv1 = network.conv1
         self.bn1 = network.bn1
         self.relu = network.relu
@@ -102,14 +101,16 @@ def _block(block: BasicBlock | Bottleneck, folded: Folded, x: Tensor) -> Tensor:
     return F.relu(out.add_(x), inplace=True)
 
 
-def _norm(kind: BatchNorm) -> Callable[..., nn.Module]:
+def _norm(kind: TrunkNorm) -> Callable[..., nn.Module]:
     match kind:
         case "frozen":
             return FrozenBatchNorm2d
-        case "live":
+        case "batch":
             return nn.BatchNorm2d
         case "sync":
             return nn.SyncBatchNorm
+        case "group":
+            return partial(nn.GroupNorm, _GROUPS)
         case _:
             assert_never(kind)
 

@@ -64,7 +64,7 @@ def build(config: RunConfig, *, num_classes: int, preprocess: Preprocess) -> Det
     recompute = config.memory.checkpoint
     backbone = Backbone(
         model.backbone,
-        batch_norm=model.batch_norm,
+        norm=model.norm,
         frozen_stages=model.frozen_stages,
         recompute=recompute in ("trunk", "all"),
     )

@@ -83,6 +83,11 @@ def _require_trunk(origin: Origin, own: Mapping[str, Tensor]) -> None:
     if reason is None:
         return
     is_, ought = trunk_name(theirs), trunk_name(ours)
+    if foreign is None and _has_batch_norms(theirs) != _has_batch_norms(ours):
+        words = ("batch norms", "group norms") if _has_batch_norms(theirs) else ("group norms", "batch norms")
+        raise CheckpointError(
+            f"{origin.source}: its trunk has {words[0]}, this model's {words[1]}; set model.norm={words[0].split()[0]}"
+        )
     if foreign is None and is_ is not None and is_ != ought:
         raise CheckpointError(
             f"{origin.source}: its trunk is a {is_}, this model's a {ought}; set model.backbone={is_}"
@@ -90,6 +95,10 @@ def _require_trunk(origin: Origin, own: Mapping[str, Tensor]) -> None:
     raise CheckpointError(
         f"{origin.source}: its trunk is no {ought} as torchvision and timm have it: {reason}; give other weights"
     )
+
+
+def _has_batch_norms(state: Iterable[str]) -> bool:
+    return any(name.endswith("running_mean") for name in state)
 
 
 def _foreign(theirs: Iterable[str]) -> Iterator[str]:

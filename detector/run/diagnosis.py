@@ -42,7 +42,7 @@ def of_course(course: Course, config: RunConfig, init: str) -> list[str]:
             f"the loss does not fall ({course.first:.3g} at first, {course.last:.3g} at the end): optim.lr = "
             f"{config.optim.lr:g} may be far too high or too low, or a loss has no weight"
         )
-    if init == "none" and (config.model.batch_norm == "frozen" or config.model.frozen_stages):
+    if init == "none" and (config.model.norm == "frozen" or config.model.frozen_stages):
         causes.append("parts of the trunk are held still with random weights: give --init imagenet or a model file")
     return causes
 

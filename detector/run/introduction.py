@@ -30,9 +30,9 @@ def introduce(say: Callable[[str], None], material: Material, assembly: Assembly
     if trained.config.distill.teacher is not None:
         say(f"teacher: {trained.config.distill.teacher}")
     model = trained.config.model
-    if material.facts.init == "none" and (model.frozen_stages or model.batch_norm == "frozen"):
+    if material.facts.init == "none" and (model.frozen_stages or model.norm == "frozen"):
         say(
-            f"warning: model.frozen_stages = {model.frozen_stages} and model.batch_norm = {model.batch_norm} hold "
+            f"warning: model.frozen_stages = {model.frozen_stages} and model.norm = {model.norm} hold "
             "still what starts at random; give weights with --init imagenet or --init FILE"
         )
     if assembly.weights:

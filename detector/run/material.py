@@ -119,8 +119,8 @@ def _require_fit(config: RunConfig, world: World) -> None:
             f"data.batch_size = {size}: is that of all {world.size} processes together, of which each takes an equal "
             f"part; set {math.ceil(size / world.size) * world.size}"
         )
-    if config.model.batch_norm == "sync" and world.device.type == "cpu":
-        raise ConfigError("model.batch_norm = sync: torch has no such norm for a CPU; set live or frozen")
+    if config.model.norm == "sync" and world.device.type == "cpu":
+        raise ConfigError("model.norm = sync: torch has no such norm for a CPU; set batch, group or frozen")
 
 
 def _validation_columns(data: DataPaths, train_columns: Columns) -> Columns | None:
@@ -137,17 +137,17 @@ def _require_statistics(config: RunConfig, canvas_hw: tuple[int, int], world: Wo
     Raises:
         ConfigError: the last features of the smallest batch are a single cell.
     """
-    if config.model.batch_norm == "frozen" or config.model.frozen_stages == _BACKBONE_PARTS:
+    if not config.model.norm_mixes_images or config.model.frozen_stages == _BACKBONE_PARTS:
         return
     for progress in (0.0, 1.0):
         shape = schedule.batch_shape(progress, config, canvas_hw)
         cells = math.prod(math.ceil(side / _LAST_STRIDE) for side in shape.window_hw)
-        seen = shape.size // (world.size if config.model.batch_norm == "live" else 1)
+        seen = shape.size // (world.size if config.model.norm == "batch" else 1)
         if seen * cells == 1:
             height, width = shape.window_hw
             raise ConfigError(
                 f"batches of one image of {width}x{height} leave the norms of the backbone a single value; "
-                "raise data.batch_size or data.image_size, or set model.batch_norm to frozen"
+                "raise data.batch_size or data.image_size, or set model.norm to group"
             )
 
 

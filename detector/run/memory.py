@@ -58,5 +58,5 @@ def take_more_parts(error: torch.OutOfMemoryError, learner: Learner, config: Run
     learner.micro_batches = parts
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    live = "" if config.model.batch_norm == "frozen" else "; norms that learn see the parts one by one"
-    return f"the same batches in {parts} parts (memory.micro_batches) from now on{live}"
+    norms = "; the norms see the parts one by one" if config.model.norm_mixes_images else ""
+    return f"the same batches in {parts} parts (memory.micro_batches) from now on{norms}"

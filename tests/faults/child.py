@@ -41,9 +41,9 @@ def quiet_norm(width: int) -> FrozenBatchNorm2d:
 
 
 class NarrowBackbone(backbone.Backbone):
-    def __init__(self, *args: Any, batch_norm: Any, **kwargs: Any) -> None:
-        super().__init__(*args, batch_norm=batch_norm, **kwargs)
-        norm = quiet_norm if batch_norm == "frozen" else nn.BatchNorm2d
+    def __init__(self, *args: Any, norm: Any, **kwargs: Any) -> None:
+        super().__init__(*args, norm=norm, **kwargs)
+        norm = quiet_norm if norm == "frozen" else nn.BatchNorm2d
         self.conv1 = nn.Conv2d(3, WIDTHS[0], 7, stride=2, padding=3, bias=False)
         self.bn1 = norm(WIDTHS[0])
         before = WIDTHS[0]

@@ -21,7 +21,7 @@ from tests.faults.child import NarrowBackbone
 from tests.faults.conftest import ROOT, RUN, STEPS, steps, weights_sum
 
 # Statistics of norms that learn are those of the images that a process has.
-SAME = [*RUN, "--set", "model.batch_norm=frozen"]
+SAME = [*RUN, "--set", "model.norm=frozen"]
 BOTH_DRAW = dict.fromkeys(range(2), "draws-and-dies=9")
 
 
@@ -213,7 +213,7 @@ def test_torchrun_starts_them_again(data: Path, tmp_path: Path, of_two: Path) ->
     ("options", "reason"),
     [
         (("--batch-size", "3"), "data.batch_size = 3: is that of all 2 processes"),
-        (("--set", "model.batch_norm=sync"), "torch has no such norm for a CPU"),
+        (("--set", "model.norm=sync"), "torch has no such norm for a CPU"),
     ],
 )
 def test_what_several_processes_cannot_do_is_said(

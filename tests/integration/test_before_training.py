@@ -146,11 +146,11 @@ def test_a_dry_run_says_it_and_leaves_nothing(
     assert "for 300 steps and 3 scorings" in printed.out
     assert "classes: box, disc" in printed.err
     assert "warning" not in printed.err
-    frozen = ["--set", "model.batch_norm=frozen"]
+    frozen = ["--set", "model.norm=frozen"]
     assert train([str(data), "--steps", "300", *RUN, *frozen, "--dry-run", "--out", "there", "--json"]) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["steps"] == 300
-    assert "model.batch_norm = frozen hold still what starts at random" in printed.err
+    assert "model.norm = frozen hold still what starts at random" in printed.err
     assert list(tmp_path.iterdir()) == []
     assert {path: path.stat().st_mtime_ns for path in data.rglob("*")} == before
 

@@ -17,7 +17,7 @@ from detector.types import Batch, Targets
 from tests.unit.train import make
 
 # Statistics of a norm that learns belong to each process; frozen, they let the results be compared.
-BASE = {"model.batch_norm": "frozen"}
+BASE = {"model.norm": "frozen"}
 WAYS: dict[str, dict[str, Any]] = {
     "joint": {},
     "sequential": {"memory.heads": "sequential", "memory.piece_cells": 40},

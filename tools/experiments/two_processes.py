@@ -192,7 +192,7 @@ def _learner(settings: Settings, world: World) -> Learner:
     changes: dict[str, Any] = {
         "data.image_size": settings.image_size,
         "precision": "float32",
-        "model.batch_norm": "frozen",  # the work is to be the same for any number of processes
+        "model.norm": "frozen",  # the work is to be the same for any number of processes
         "optim.lr": 1e-6,  # the weights are random, and stay finite
     }
     config = config_file.override(recipes.make(settings.recipe), changes)

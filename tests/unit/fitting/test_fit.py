@@ -122,11 +122,11 @@ def test_large_objects_are_not_cut_out() -> None:
 
 def test_given_weights_are_kept() -> None:
     made, scratch = config(has_weights=True), config()
-    assert (made.model.batch_norm, made.model.frozen_stages, made.optim.backbone_lr_factor) == ("frozen", 2, 0.1)
+    assert (made.model.norm, made.model.frozen_stages, made.optim.backbone_lr_factor) == ("frozen", 2, 0.1)
     assert made.optim.lr == pytest.approx(scratch.optim.lr / 3)
     many = config(facts(machine=GPU, num_images=50_000), has_weights=True)
-    assert (many.model.batch_norm, many.model.frozen_stages) == ("live", 0)
-    assert (scratch.model.batch_norm, scratch.model.frozen_stages) == ("live", 0)
+    assert (many.model.norm, many.model.frozen_stages) == ("batch", 0)
+    assert (scratch.model.norm, scratch.model.frozen_stages) == ("batch", 0)
 
 
 def test_the_rate_follows_a_batch_of_the_user() -> None:

@@ -76,7 +76,7 @@ def test_training_goes_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_trial_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make.model(config_file.override(recipes.small(), NARROW | {"model.batch_norm": "live"}))
+    model = make.model(config_file.override(recipes.small(), NARROW | {"model.norm": "batch"}))
     before = copy.deepcopy(model.state_dict())
     timed(monkeypatch, FAST, SLOW)
     trial = compiled.for_training(model, make.batch(2).images, dtype=torch.float32)

@@ -12,14 +12,14 @@ from detector.config import Backbone as BackboneName
 from detector.model.backbone import Backbone
 from detector.model.fold import Folded
 
-BatchNorm = Literal["live", "frozen"]
+Norm = Literal["batch", "frozen"]
 NETWORKS: tuple[BackboneName, ...] = ("resnet18", "resnet50")
 
 
-def build(name: BackboneName, batch_norm: BatchNorm, *, frozen_stages: int = 0, recompute: bool = False) -> Backbone:
+def build(name: BackboneName, norm: Norm, *, frozen_stages: int = 0, recompute: bool = False) -> Backbone:
     """With norms that do something, and blocks that do not let the activations grow."""
     torch.manual_seed(0)
-    made = Backbone(name, batch_norm=batch_norm, frozen_stages=frozen_stages, recompute=recompute)
+    made = Backbone(name, norm=norm, frozen_stages=frozen_stages, recompute=recompute)
     for module in made.modules():
         if isinstance(module, FrozenBatchNorm2d | nn.BatchNorm2d):
             with torch.no_grad():
@@ -56,12 +56,12 @@ def assert_close(found: Tensor, expected: Tensor, tolerance: float) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("batch_norm", ["frozen", "live"])
+@pytest.mark.parametrize("norm", ["frozen", "batch"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 def test_outputs_and_gradients_are_those_of_the_norms(
-    name: BackboneName, batch_norm: BatchNorm, dtype: torch.dtype, tolerance: float
+    name: BackboneName, norm: Norm, dtype: torch.dtype, tolerance: float
 ) -> None:
-    backbone = build(name, batch_norm).eval().to(dtype)
+    backbone = build(name, norm).eval().to(dtype)
     expected = unfolded(backbone, images(dtype))
     expected_gradients = gradients(backbone, expected)
     found = backbone(images(dtype))
@@ -70,7 +70,7 @@ def test_outputs_and_gradients_are_those_of_the_norms(
     found_gradients = gradients(backbone, found)
     assert found_gradients.keys() == expected_gradients.keys()
     assert "conv1.weight" in found_gradients
-    assert ("bn1.weight" in found_gradients) == (batch_norm == "live")
+    assert ("bn1.weight" in found_gradients) == (norm == "batch")
     for parameter, gradient in found_gradients.items():
         # In float32 some inputs of a ReLU that are all but zero change sign, and with them a path of the gradient.
         assert_close(gradient, expected_gradients[parameter], tolerance if dtype == torch.float64 else 1e-2)
@@ -93,9 +93,9 @@ def test_one_convolution_with_its_norm(kind: type[nn.Module], stride: int) -> No
         assert_close(a, b, 1e-5)
 
 
-@pytest.mark.parametrize("batch_norm", ["frozen", "live"])
-def test_bfloat16_is_as_near_to_float32_as_unfolded(batch_norm: BatchNorm) -> None:
-    backbone = build("resnet50", batch_norm).eval()
+@pytest.mark.parametrize("norm", ["frozen", "batch"])
+def test_bfloat16_is_as_near_to_float32_as_unfolded(norm: Norm) -> None:
+    backbone = build("resnet50", norm).eval()
     exact = backbone(images())
     exact_gradients = {name: g.clone() for name, g in gradients(backbone, exact).items()}
     with torch.autocast("cpu", torch.bfloat16):
@@ -108,7 +108,7 @@ def test_bfloat16_is_as_near_to_float32_as_unfolded(batch_norm: BatchNorm) -> No
 
 
 def test_a_live_norm_in_training_is_left_alone() -> None:
-    folded, plain = build("resnet18", "live").train(), build("resnet18", "live").train()
+    folded, plain = build("resnet18", "batch").train(), build("resnet18", "batch").train()
     found, expected = folded(images()), unfolded(plain, images())
     for a, b in zip(found, expected, strict=True):
         assert torch.equal(a, b)
@@ -117,7 +117,7 @@ def test_a_live_norm_in_training_is_left_alone() -> None:
 
 
 def test_parts_held_still_are_folded_while_the_others_learn() -> None:
-    folded, plain = (build("resnet18", "live", frozen_stages=3).train() for _ in range(2))
+    folded, plain = (build("resnet18", "batch", frozen_stages=3).train() for _ in range(2))
     expected = unfolded(plain, images())
     found = folded(images())
     for a, b in zip(found, expected, strict=True):
@@ -135,18 +135,18 @@ def held_bytes(backbone: Backbone, x: Tensor) -> int:
     return now
 
 
-@pytest.mark.parametrize("batch_norm", ["frozen", "live"])
-def test_frozen_parts_hold_nothing(batch_norm: BatchNorm) -> None:
-    assert held_bytes(build("resnet18", batch_norm, frozen_stages=5).train(), images()) == 0
-    held = [held_bytes(build("resnet18", batch_norm, frozen_stages=n).train(), images()) for n in range(6)]
+@pytest.mark.parametrize("norm", ["frozen", "batch"])
+def test_frozen_parts_hold_nothing(norm: Norm) -> None:
+    assert held_bytes(build("resnet18", norm, frozen_stages=5).train(), images()) == 0
+    held = [held_bytes(build("resnet18", norm, frozen_stages=n).train(), images()) for n in range(6)]
     assert held == sorted(held, reverse=True)
     stem, layer1 = 2 * 64 * 32 * 48 * 4, 4 * 2 * 64 * 16 * 24 * 4  # the maps after their ReLUs, in bytes
     assert held[0] - held[2] > stem + layer1
 
 
-@pytest.mark.parametrize("batch_norm", ["frozen", "live"])
-def test_recomputed_layers_hold_less_and_give_the_same(batch_norm: BatchNorm) -> None:
-    kept, recomputed = (build("resnet18", batch_norm, recompute=again).train() for again in (False, True))
+@pytest.mark.parametrize("norm", ["frozen", "batch"])
+def test_recomputed_layers_hold_less_and_give_the_same(norm: Norm) -> None:
+    kept, recomputed = (build("resnet18", norm, recompute=again).train() for again in (False, True))
     assert held_bytes(recomputed, images()) < 0.5 * held_bytes(kept, images())
     for found, expected in zip(recomputed(images()), kept(images()), strict=True):
         assert torch.equal(found, expected)
@@ -162,4 +162,4 @@ def test_names_are_torchvisions() -> None:
     from torchvision.models import resnet50
 
     names = [name for name in resnet50().state_dict() if not name.startswith("fc.")]
-    assert list(Backbone("resnet50", batch_norm="live", frozen_stages=0).state_dict()) == names
+    assert list(Backbone("resnet50", norm="batch", frozen_stages=0).state_dict()) == names

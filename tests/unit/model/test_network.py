@@ -72,8 +72,18 @@ def test_frozen_stages_neither_learn_nor_drift(stages: int) -> None:
 
 
 def test_frozen_batch_norm_has_no_parameters() -> None:
-    names = {name for name, _ in build(model__batch_norm="frozen").backbone.named_parameters()}
+    names = {name for name, _ in build(model__norm="frozen").backbone.named_parameters()}
     assert not any("bn" in name for name in names)
+
+
+def test_group_norms_look_at_each_image_alone() -> None:
+    model = build(model__norm="group").train()
+    assert not any("running" in name for name in model.state_dict())
+    torch.manual_seed(0)
+    images = torch.rand(3, 3, *CANVAS)
+    together = model.backbone(images)[-1]
+    alone = torch.cat([model.backbone(image[None])[-1] for image in images])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
 
 
 def test_normalisation_is_that_of_the_contract() -> None:

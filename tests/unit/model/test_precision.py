@@ -18,7 +18,7 @@ REPEATS = 6  # what is uninitialised may by chance be zero
 def build(canvas_hw: tuple[int, int], extra_from: str = "backbone") -> DetectionModel:
     narrow = {f"model.heads.{name}.tower.width": 16 for name in ("classification", "box")}
     changes = {"model.pyramid.width": 16, "model.pyramid.last_level": 7, "model.pyramid.extra_from": extra_from}
-    config = config_file.override(recipes.small(), narrow | changes | {"model.batch_norm": "frozen"})
+    config = config_file.override(recipes.small(), narrow | changes | {"model.norm": "frozen"})
     torch.manual_seed(0)
     return network.build(config, num_classes=2, preprocess=Preprocess(canvas_hw=canvas_hw))
 

@@ -1,6 +1,7 @@
 """What may be given to --init, and what is refused."""
 
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import torchvision
 from safetensors.torch import save_file
 
 from detector import recipes
-from detector.config import Backbone, HeadConfig, LossConfig, PyramidConfig, RunConfig, TowerConfig
+from detector.config import Backbone, HeadConfig, LossConfig, PyramidConfig, RunConfig, TowerConfig, TrunkNorm
 from detector.errors import CheckpointError
 from detector.model import detector as network
 from detector.model import model_file, pretrained, state_names
@@ -230,13 +231,27 @@ def test_norms_that_are_held_still_take_the_same_statistics(tmp_path: Path, resn
     torch.save(resnet, tmp_path / "w.pth")
     images = torch.rand(1, 3, 64, 64)
     features: list[torch.Tensor] = []
-    for norm in ("live", "frozen"):
-        config = replace(SMALL, model=replace(SMALL.model, batch_norm=norm))
+    for norm in ("batch", "frozen"):
+        config = replace(SMALL, model=replace(SMALL.model, norm=norm))
         model = fresh(config=config).eval()
         assert not any(name.startswith("backbone.") for name in start(model, tmp_path / "w.pth", config).random)
         with torch.no_grad():
             features.append(model.backbone(images)[-1])
     torch.testing.assert_close(features[0], features[1], rtol=1e-4, atol=1e-4 * features[0].abs().max().item())
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "cure"),
+    [
+        ("batch", "group", "its trunk has batch norms, this model's group norms; set model.norm=batch"),
+        ("group", "frozen", "set model.norm=group"),
+    ],
+)
+def test_a_trunk_with_other_norms_is_refused(tmp_path: Path, theirs: TrunkNorm, ours: TrunkNorm, cure: str) -> None:
+    configs = [replace(SMALL, model=replace(SMALL.model, norm=norm)) for norm in (theirs, ours)]
+    torch.save(fresh(config=configs[0]).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=re.escape(cure)):
+        start(fresh(config=configs[1]), tmp_path / "w.pth", configs[1])
 
 
 State = dict[str, torch.Tensor]

@@ -64,7 +64,7 @@ def test_a_loss_that_is_not_finite() -> None:
 
 
 def test_a_trunk_of_random_weights_that_cannot_learn() -> None:
-    frozen = dataclasses.replace(CONFIG, model=ModelConfig(batch_norm="frozen"))
+    frozen = dataclasses.replace(CONFIG, model=ModelConfig(norm="frozen"))
     course = Course(first=4.0, last=0.1, num_not_finite=0)
     assert "give --init" in diagnosis.of_course(course, frozen, "none")[0]
     assert diagnosis.of_course(course, frozen, "imagenet") == []

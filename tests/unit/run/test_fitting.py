@@ -41,7 +41,7 @@ def test_what_the_user_has_decided_reaches_the_rules() -> None:
 
 
 def test_given_weights_reach_the_rules() -> None:
-    assert settled({}, init="a.safetensors").model.batch_norm == "frozen"
+    assert settled({}, init="a.safetensors").model.norm == "frozen"
 
 
 def test_the_machine_is_this_one() -> None:

@@ -34,7 +34,7 @@ def step(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"model.batch_norm": "frozen"}, {"memory.heads": "sequential"}, {"model.heads.box.input": "classification"}],
+    [{}, {"model.norm": "frozen"}, {"memory.heads": "sequential"}, {"model.heads.box.input": "classification"}],
 )
 def test_gradients_and_statistics_are_the_same(changes: dict[str, Any], how: str, dtype: torch.dtype) -> None:
     expected, buffers, _ = step(changes, dtype)

@@ -20,7 +20,7 @@ from tests.unit.train import make
 
 WIDE = {"model.pyramid.width": 24}
 SEQUENTIAL = {"memory.heads": "sequential", "memory.piece_cells": 40}
-FROZEN_NORMS = {"model.batch_norm": "frozen"}  # the same features in training as in evaluation
+FROZEN_NORMS = {"model.norm": "frozen"}  # the same features in training as in evaluation
 
 
 def teacher(changes: dict[str, Any] | None = None, seed: int = 5) -> tuple[Teacher, TrainedModel]:

@@ -209,8 +209,8 @@ Gradients = tuple[dict[str, torch.Tensor], Learned]
 
 def gradients(changes: dict[str, Any], parts: int, dtype: torch.dtype) -> Gradients:
     """Of six images in so many parts, at weights that are the same in every type."""
-    still = {"model.batch_norm": "frozen", "optim.clip_norm": 0.0, "memory.micro_batches": parts}
-    config = make.config(changes | still)
+    still = {"model.norm": "frozen", "optim.clip_norm": 0.0, "memory.micro_batches": parts}
+    config = make.config(still | changes)
     model = make.model(config).to(dtype)
     for module in model.modules():  # a frozen norm that is the identity lets activations of random weights explode
         if hasattr(module, "running_var"):
@@ -228,7 +228,9 @@ def furthest(found: Gradients, expected: Gradients) -> float:
     return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-30)) for a, b in pairs)
 
 
-@pytest.mark.parametrize("changes", [{}, {"memory.heads": "sequential"}, {"assign.kind": "max_iou"}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{}, {"memory.heads": "sequential"}, {"assign.kind": "max_iou"}, {"model.norm": "group"}], ids=str
+)
 def test_parts_of_a_batch_add_up_to_the_whole(changes: dict[str, Any]) -> None:
     """Objects lie unevenly: a part may have none, and each divides by the count of the whole."""
     for dtype, bound in ((torch.float64, 1e-12), (torch.float32, 5e-6)):  # what is left is rounding

@@ -16,7 +16,7 @@ from detector.train.waiting import Waiting
 from detector.types import Losses
 from tests.unit.train import make
 
-STILL = {"optim.lr": 1e-12, "optim.warmup_steps": 0, "optim.weight_decay": 0.0, "model.batch_norm": "frozen"}
+STILL = {"optim.lr": 1e-12, "optim.warmup_steps": 0, "optim.weight_decay": 0.0, "model.norm": "frozen"}
 TERMS = ("classification.cross_entropy", "box.smooth_l1", "box.giou")
 LOPSIDED, EVEN = [[10_000.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [0.0, 1.0]]
 

@@ -26,7 +26,7 @@ def first(batch: Batch, count: int) -> Batch:
 
 
 def test_an_image_without_object_teaches_a_localizer_nothing() -> None:
-    config = make.config({**make.LOCALIZER, "model.batch_norm": "frozen"})  # live statistics would mix the images
+    config = make.config({**make.LOCALIZER, "model.norm": "frozen"})  # live statistics would mix the images
     batch = make.batch(3)
     assert batch.targets.is_object.any(dim=1).tolist() == [True, True, False]
     gradients: list[list[torch.Tensor]] = []
