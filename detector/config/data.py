@@ -80,7 +80,8 @@ class AugmentConfig:
     horizontal_flip: float = 0.5
     vertical_flip: float = 0.0
     quarter_turns: float = 0.0
-    """Turns by 90, 180 or 270 degrees, each as likely; the turned image is fitted to the canvas anew."""
+    """Turns by 90, 180 or 270 degrees, each as likely. Objects keep their size: what of the turned image the
+    canvas has no room for is cut off."""
     scale: tuple[float, float] = (0.7, 1.5)
     """Zoom relative to the fitted image; the cut-out is placed at random."""
     aspect: tuple[float, float] = (0.9, 1.1)

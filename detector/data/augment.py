@@ -114,14 +114,14 @@ class Augmenter:
         upright_hw = turned_size(size_hw, turns)
         shown_hw = self._canvas_hw if window_hw is None else window_hw
         config = self._in_mosaic if in_mosaic else self._config
-        window = draw_window(rng, config, upright_hw, shown_hw, letterbox.fit(upright_hw, self._canvas_hw).scale)
+        window = draw_window(rng, config, upright_hw, shown_hw, letterbox.fit(size_hw, self._canvas_hw).scale)
         return self._change(rng, _before_turn(window, upright_hw, turns), shown_hw, turns)
 
     def draw_cut_out(self, size_hw: tuple[int, int], rng: np.random.Generator, source: Rectangle) -> Change:
         """What is to be done to a part of an image of this size, so that it looks as the whole image might."""
         config = self._config
         turns = self._draw_turns(rng)
-        scale = letterbox.fit(turned_size(size_hw, turns), self._canvas_hw).scale * _log_uniform(rng, config.scale)
+        scale = letterbox.fit(size_hw, self._canvas_hw).scale * _log_uniform(rng, config.scale)
         stretch = math.sqrt(_log_uniform(rng, config.aspect))
         left, top, right, bottom = source
         height, width = (

@@ -158,8 +158,17 @@ def detector(*words: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+def commit() -> str:
+    """Of this checkout."""
+    asked = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(asked, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def machine() -> str:
+    return f"{platform.machine()}, {os.cpu_count()} CPU cores"
+
+
 def _result(row: Row, seed: int, steps: int, answer: dict[str, Any], seconds: float) -> Result:
-    commit = ["git", "rev-parse", "--short", "HEAD"]
     return Result(
         row=row.name,
         seed=seed,
@@ -167,8 +176,8 @@ def _result(row: Row, seed: int, steps: int, answer: dict[str, Any], seconds: fl
         ap=answer["scores"]["ap"],
         ap50=answer["scores"]["ap50"],
         seconds=round(seconds, 1),
-        commit=subprocess.run(commit, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip(),
-        machine=f"{platform.machine()}, {os.cpu_count()} CPU cores",
+        commit=commit(),
+        machine=machine(),
     )
 
 

@@ -11,10 +11,7 @@ any time:
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,8 +21,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import generated
+from ablation import ROOT, commit, detector, machine
 
-ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).with_suffix(".json")
 DATA = ROOT / "runs" / "generated"
 COUNTS = {"train": 240, "val": 80, "test": 80}
@@ -115,11 +112,11 @@ def _data(kind: generated.Kind) -> Path:
 
 def _train(data: str, folder: Path, row: Row, seed: int, steps: int) -> Result:
     with tempfile.TemporaryDirectory() as out:
-        answer = _detector(
+        answer = detector(
             "train", str(folder), *row.words, "--steps", str(steps), "--seed", str(seed), "--out", f"{out}/run",
             "--set", "length.evaluations=1",
         )  # fmt: skip
-        tested = _detector("eval", f"{out}/run/last.safetensors", str(folder), "--split", "test")
+        tested = detector("eval", f"{out}/run/last.safetensors", str(folder), "--split", "test")
         lines = Path(out, "run", "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return Result(
         data=data,
@@ -130,22 +127,9 @@ def _train(data: str, folder: Path, row: Row, seed: int, steps: int) -> Result:
         test_ap=tested["scores"]["ap"],
         test_ap50=tested["scores"]["ap50"],
         seconds=round(max(float(json.loads(line)["seconds"]) for line in lines), 1),
-        commit=_commit(),
-        machine=f"{platform.machine()}, {os.cpu_count()} CPU cores",
+        commit=commit(),
+        machine=machine(),
     )
-
-
-def _detector(*words: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "detector", *words, "--json"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
-    )
-    return json.loads(done.stdout)
-
-
-def _commit() -> str:
-    return subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
-    ).stdout.strip()
 
 
 def _read() -> list[Result]:

@@ -1,0 +1,142 @@
+"""Score a recipe on a small data set by cross-validation: every image is predicted by a model that has not seen it.
+
+The images of all splits are dealt into parts. For each part one model is trained on the others, without looking at any
+score, and its last weights are scored on the part. Results are kept in folds.json beside this file; what is there is
+not run again:
+
+    python tools/experiments/folds.py path/to/raccoon --folds 5 --recipe small --steps 2000
+    python tools/experiments/folds.py path/to/raccoon --folds 5 --recipe small --steps 2000 --set augment.mosaic=0.5
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from ablation import commit, detector, machine
+
+from detector.data import layout
+
+RESULTS = Path(__file__).with_suffix(".json")
+Coco = dict[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One part."""
+
+    data: str
+    words: str
+    folds: int
+    fold: int
+    images: int
+    objects: int
+    ap: float
+    ap50: float
+    ap75: float
+    seconds: float
+    commit: str
+    machine: str
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder in one of the layouts that `detector train` reads")
+    parser.add_argument("--folds", type=int, default=5)
+    options, words = parser.parse_known_args()
+    whole, images = gather(options.data)
+    named = {"data": options.data.resolve().name, "words": " ".join(words), "folds": options.folds}
+    for fold, held in enumerate(parts(len(whole["images"]), options.folds)):
+        if not any(asdict(one) | named | {"fold": fold} == asdict(one) for one in _read()):
+            result = _one(whole, images, held, words, named | {"fold": fold})
+            RESULTS.write_text(json.dumps([asdict(r) for r in [*_read(), result]], indent=1) + "\n", encoding="utf-8")
+        print_table([one for one in _read() if asdict(one) | named == asdict(one)])
+
+
+def gather(folder: Path) -> tuple[Coco, Path]:
+    """All splits as one, numbered anew, in the order of the file names."""
+    whole: Coco = {"images": [], "annotations": [], "categories": []}
+    roots: set[Path] = set()
+    for split in layout.available_splits(folder):
+        files = layout.find(folder, split)
+        roots.add(files.images)
+        data = cast("Coco", json.loads(files.annotations.read_text(encoding="utf-8")))
+        number = {image["id"]: f"{split}-{image['id']}" for image in data["images"]}
+        whole["images"] += [image | {"id": number[image["id"]]} for image in data["images"]]
+        whole["annotations"] += [one | {"image_id": number[one["image_id"]]} for one in data["annotations"]]
+        whole["categories"] = whole["categories"] or data["categories"]
+        if whole["categories"] != data["categories"]:
+            sys.exit(f"{files.annotations}: other categories than in the splits before")
+    if len(roots) != 1:
+        sys.exit(f"{folder}: the splits have several image folders, wanted is one")
+    whole["images"].sort(key=lambda image: image["file_name"])
+    order = {image["id"]: index for index, image in enumerate(whole["images"], start=1)}
+    for image in whole["images"]:
+        image["id"] = order[image["id"]]
+    for index, one in enumerate(whole["annotations"], start=1):
+        one.update(id=index, image_id=order[one["image_id"]])
+    return whole, roots.pop()
+
+
+def parts(count: int, folds: int) -> Sequence[frozenset[int]]:
+    """Image ids of each part: equal for equal counts."""
+    shuffled = np.random.default_rng(0).permutation(count) + 1
+    return [frozenset(shuffled[fold::folds].tolist()) for fold in range(folds)]
+
+
+def _one(whole: Coco, images: Path, held: frozenset[int], words: Sequence[str], named: dict[str, Any]) -> Result:
+    with tempfile.TemporaryDirectory() as folder:
+        learned, tested = Path(folder, "train.json"), Path(folder, "test.json")
+        learned.write_text(json.dumps(_only(whole, {i["id"] for i in whole["images"]} - held)), encoding="utf-8")
+        tested.write_text(json.dumps(_only(whole, held)), encoding="utf-8")
+        files = ("--images", str(images))
+        detector("train", "--train-json", str(learned), *files, "--out", f"{folder}/run", *words)
+        scores = detector(
+            "eval", f"{folder}/run/last.safetensors", "--annotations", str(tested), *files, "--out", f"{folder}/eval"
+        )["scores"]
+        lines = Path(folder, "run", "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return Result(
+        **named,
+        images=len(held),
+        objects=sum(one["image_id"] in held for one in whole["annotations"]),
+        ap=scores["ap"],
+        ap50=scores["ap50"],
+        ap75=scores["ap75"],
+        seconds=round(max(float(json.loads(line)["seconds"]) for line in lines), 1),
+        commit=commit(),
+        machine=machine(),
+    )
+
+
+def _only(whole: Coco, ids: set[int] | frozenset[int]) -> Coco:
+    return {
+        "images": [image for image in whole["images"] if image["id"] in ids],
+        "annotations": [one for one in whole["annotations"] if one["image_id"] in ids],
+        "categories": whole["categories"],
+    }
+
+
+def _read() -> list[Result]:
+    if not RESULTS.is_file():
+        return []
+    return [Result(**row) for row in cast("list[dict[str, Any]]", json.loads(RESULTS.read_text(encoding="utf-8")))]
+
+
+def print_table(results: Sequence[Result]) -> None:
+    lines = [f"{'fold':>4}{'images':>8}{'AP':>8}{'AP50':>8}{'AP75':>8}{'min':>7}"]
+    lines += [
+        f"{r.fold:4d}{r.images:8d}{r.ap:8.3f}{r.ap50:8.3f}{r.ap75:8.3f}{r.seconds / 60:7.1f}"
+        for r in sorted(results, key=lambda r: r.fold)
+    ]
+    means = "".join(f"{statistics.fmean(getattr(r, name) for r in results):8.3f}" for name in ("ap", "ap50", "ap75"))
+    sys.stdout.write("\n".join([*lines, f"{'mean':>4}{'':8}{means}"]) + "\n\n")
+
+
+if __name__ == "__main__":
+    main()
