@@ -4,6 +4,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from detector.answer import Answer
+from detector.errors import ConfigError
 from detector.export_options import Export
 from detector.options import Train, names_lr
 from detector.printable import visible
@@ -115,6 +116,7 @@ def export(options: Export) -> Answer:
 
 def report(options: Report) -> Answer:
     from detector import run
+    from detector.analysis import localization
     from detector.evaluate import text
 
     outcome = run.report(
@@ -126,13 +128,15 @@ def report(options: Report) -> Answer:
         say=_say,
     )
     analysis = outcome.analysis
-    lines = [visible(f"{one.group}: {sentence}") for one in analysis.localization if (sentence := one.sentence())]
+    lines = [visible(line) for line in localization.told(analysis.localization)]
     return Answer(
         text="\n".join(
             [
                 text.table(analysis.scores, analysis.intervals),
                 "",
-                *lines[:5],
+                "where boxes lie:",
+                *(f"  {line}" for line in (lines if len(lines) <= 5 else [*lines[:4], lines[-1]])),
+                "",
                 f"report  {outcome.path}",
                 f"labels  {outcome.labels_path}",
             ]
@@ -143,6 +147,10 @@ def report(options: Report) -> Answer:
             "scores": text.as_json(analysis.scores, analysis.intervals),
             "errors": [{"kind": one.kind, "count": one.count, "ap50_lost": one.ap50_lost} for one in analysis.errors],
             "localization": lines,
+            "thresholds": {
+                name: point.threshold for name, point in zip(analysis.truth.names, analysis.points, strict=True)
+            },
+            "thresholds_from": "model file" if analysis.are_thresholds_given else "best F1",
         },
     )
 
@@ -150,6 +158,13 @@ def report(options: Report) -> Answer:
 def compare(options: Compare) -> Answer:
     from detector import run
 
+    if options.ground_truth is not None:
+        _refuse_beside_results(options)
+        outcome = run.compare_files(options.first, options.second, options.ground_truth)
+        return Answer(text=outcome.text, values=outcome.values)
+    for path in (options.first, options.second):
+        if path.suffix == ".json":
+            raise ConfigError(f"{path}: results are compared with --ground-truth FILE; else name a run or a model file")
     outcome = run.compare(
         options.first,
         options.second,
@@ -160,6 +175,18 @@ def compare(options: Compare) -> Answer:
         say=_say,
     )
     return Answer(text=outcome.text, values=outcome.values)
+
+
+def _refuse_beside_results(options: Compare) -> None:
+    of_models = {
+        "DATA": options.data is not None,
+        "--split": options.split != "val",
+        "--out": options.out is not None,
+        "--device": options.device != "auto",
+    }
+    for name, is_given in of_models.items():
+        if is_given:
+            raise ConfigError(f"{name} has no meaning beside --ground-truth; leave it out")
 
 
 def _say(line: str) -> None:

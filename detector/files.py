@@ -30,6 +30,12 @@ def written_whole(path: Path, *, durable: bool = True) -> Generator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write a file as `written_whole` does."""
+    with written_whole(path, durable=durable) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def is_temporary(path: Path) -> bool:
     """Whether `written_whole` gave it its name."""
     return re.fullmatch(r"\..+\.\d+\.tmp", path.name) is not None
@@ -60,8 +66,7 @@ def remember(kind: str, facts: object, values: Mapping[str, object]) -> None:
     note = _note(kind, facts)
     with suppress(OSError):
         note.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(note) as temporary:
-            temporary.write_text(json.dumps(values), encoding="utf-8")
+        write_text(note, json.dumps(values))
 
 
 def _note(kind: str, facts: object) -> Path:

@@ -84,8 +84,7 @@ class OutFolder:
         return self.path / name
 
     def _write_marker(self) -> None:
-        with files.written_whole(self._marker) as temporary:
-            temporary.write_text("".join(json.dumps(name) + "\n" for name in self._names), encoding="utf-8")
+        files.write_text(self._marker, "".join(json.dumps(name) + "\n" for name in self._names))
 
 
 def _listed(marker: Path) -> list[str]:

@@ -20,6 +20,7 @@ COMPARE_EXAMPLES = """\
 examples:
   detector compare runs/train-001 runs/train-002
   detector compare a.safetensors b.safetensors data/blood-cells --split test
+  detector compare a.json b.json --ground-truth data/blood-cells/test.json
 """
 
 
@@ -58,7 +59,7 @@ class Compare:
     """Say whether the second of two models is better, and where they differ."""
 
     first: Annotated[Path, conf.Positional, shown("A")]
-    """Folder of a training run, or a model file."""
+    """Folder of a training run, a model file, or, with --ground-truth, a COCO results file."""
     second: Annotated[Path, conf.Positional, shown("B")]
     """The other."""
     data: Annotated[Path | None, conf.Positional, shown("[DATA]", "(default: the data of A)")] = None
@@ -67,6 +68,8 @@ class Compare:
     """Part of the data set."""
     out: Annotated[Path | None, shown("FILE")] = None
     """HTML file with the pictures that flipped."""
+    ground_truth: Annotated[Path | None, shown("FILE")] = None
+    """COCO file against which A and B, results files then, are scored; no model is run."""
     device: Device = "auto"
     imports: Imports = ()
     as_json: AsJson = False

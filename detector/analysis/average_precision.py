@@ -20,16 +20,11 @@ def of_ranked(is_right: NDArray[np.bool_], is_wrong: NDArray[np.bool_], num_obje
     return float(_weighted(is_right[None], (is_right | is_wrong)[None], one_image, np.ones((1, 1)), counts)[0, 0])
 
 
-def by_class(matches: Matches) -> NDArray[np.float64]:
-    """[10, class], -1 where the ground truth has no object of the class."""
-    return by_class_and_sample(matches, np.ones((1, matches.num_images)))[0]
-
-
 def by_class_and_sample(matches: Matches, weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """[sample, 10, class], where a sample counts each image as often as `weights` [sample, image] says.
 
     A picture that is drawn twice gives the same curve as two equal pictures: between their detections the precision
-    lies on no higher point.
+    lies on no higher point. A sample without an object of the class has -1.
     """
     is_right, is_counted = matches.is_right, ~matches.is_ignored
     made = np.full((len(weights), len(is_right), matches.num_classes), -1.0)

@@ -26,7 +26,7 @@ from detector.benchmark import (
 )
 from detector.benchmark.goals import Measured
 from detector.errors import ConfigError
-from detector.files import written_whole
+from detector.files import write_text
 
 PAGE = "performance.md"
 _FOLDER = "measurements"
@@ -76,8 +76,8 @@ class _Book:
         if self.settings.docs is not None:
             folder = self.settings.docs / _FOLDER
             folder.mkdir(exist_ok=True)
-            with written_whole(folder / f"{name}-{self.device.type}.json") as temporary:
-                temporary.write_text(json.dumps(values, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            content = json.dumps(values, indent=1, allow_nan=False) + "\n"
+            write_text(folder / f"{name}-{self.device.type}.json", content)
             _rewrite(self.settings.docs / PAGE, f"{name}-{self.device.type}", words)
 
 
@@ -184,8 +184,7 @@ def _rewrite(page: Path, name: str, words: str) -> None:
         return f"{match[1]}```text\n{words}\n```\n{match[3]}" if match["name"] == name else match[0]
 
     old = page.read_text(encoding="utf-8")
-    with written_whole(page) as temporary:
-        temporary.write_text(_BLOCK.sub(replaced, old), encoding="utf-8")
+    write_text(page, _BLOCK.sub(replaced, old))
 
 
 def as_json(shown: Mapping[str, Shown]) -> dict[str, Any]:

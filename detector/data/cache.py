@@ -124,20 +124,17 @@ class ImageCache:
         return self._shelf / f"{hashlib.sha256(key.encode(errors='surrogatepass')).hexdigest()[:32]}.raw"
 
     def _keep(self, entry: Path, pixels: Pixels) -> None:
-        temporary = entry.with_name(f".{entry.name}.{os.getpid()}.tmp")
         try:
             if not self._shelf.is_dir():  # another data set needed the room
                 self._shelf.mkdir(parents=True, exist_ok=True)
                 (self._shelf / _MARK).touch()
-            with temporary.open("wb") as file:
+            with files.written_whole(entry, durable=False) as temporary, temporary.open("wb") as file:
                 file.write(_HEADER.pack(_MAGIC, pixels.shape[0], pixels.shape[1], _sum(pixels.reshape(-1))))
                 file.write(pixels.data)
-            temporary.replace(entry)
         except OSError as error:
             if not self._is_full:
                 self._is_full.fill_(value=True)
                 _log.warning("nothing more is added to the image cache %s: %s", self._shelf, error.strerror)
-            temporary.unlink(missing_ok=True)
 
 
 def root() -> Path:

@@ -3,7 +3,7 @@
 Equal scores are ranked by image id, then by the order of the results.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +100,11 @@ def score(ground_truth: Path, results: Results | Path, *, engine: Engine = "hotc
     if isinstance(results, Path):
         source = str(results)
         results = Results.read(results)
-    truth = read_truth(ground_truth)
+    return score_against(read_truth(ground_truth), results, source=source, engine=engine)
+
+
+def score_against(truth: Truth, results: Results, *, source: str, engine: Engine = "hotcoco") -> Scores:
+    """As `score`, of a ground truth that was read already."""
     found = by_row(results, truth, source=source)
     return scores_of(engines.curves(engine, truth.objects, found), truth, found)
 
@@ -207,11 +211,12 @@ def read_truth(path: Path) -> Truth:
     """
     tables = coco_file.read_tables(path)
     image_ids = _unique_ids(tables.images)
-    category_ids = _unique_ids(tables.categories)
+    category_ids = category_ids_as_written = _unique_ids(tables.categories)
     names = records.texts(tables.categories, "name")
     order: list[int] = np.argsort(category_ids).tolist()
     image_ids, category_ids = np.sort(image_ids), category_ids[order]
     objects, places, notes = _objects(tables.annotations, image_ids, category_ids)
+    notes[:0] = _on_equal_names(names, category_ids_as_written)
     if objects.is_ignored.all():
         notes.append("the ground truth has no object, so every score is -1")
     return Truth(
@@ -314,6 +319,19 @@ def _refuse_first(
         raise rows.error(first, f"category_id {wanted[first]} is none of {known}; add the category")
     box = boxes[first].tolist()
     raise rows.error(first, f"bbox {box} has a negative side; write [x, y, width, height], not two corners")
+
+
+def _on_equal_names(names: Sequence[str], category_ids: NDArray[np.int64]) -> list[str]:
+    """The scores are right, but nobody can tell them apart; a model, which goes by names, is refused such a file."""
+    ids: dict[str, list[int]] = {}
+    for name, number in zip(names, category_ids.tolist(), strict=True):
+        ids.setdefault(name, []).append(number)
+    return [
+        f"{len(same)} categories are named {name!r}; scored as different ones, with the ids "
+        f"{', '.join(map(str, sorted(same)))}"
+        for name, same in ids.items()
+        if len(same) > 1
+    ]
 
 
 def _note(count: int, text: str) -> list[str]:

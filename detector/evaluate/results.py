@@ -42,8 +42,7 @@ class Results:
     def write(self, path: Path) -> None:
         """Write so that `read` gives exactly the same numbers; the file appears whole or not at all."""
         lines = ",\n".join(json.dumps(record, allow_nan=False) for record in self.to_coco_json())
-        with files.written_whole(path) as temporary:
-            temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+        files.write_text(path, f"[\n{lines}\n]\n")
 
     @classmethod
     def read(cls, path: Path) -> Self:

@@ -276,5 +276,4 @@ def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
 
 def _write_json(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
     lines = ",\n".join(json.dumps(record, allow_nan=False) for record in records)
-    with files.written_whole(path) as temporary:
-        temporary.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    files.write_text(path, f"[\n{lines}\n]\n")

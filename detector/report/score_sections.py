@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from detector.analysis import localization as localizations
 from detector.analysis.analyse import Analysis
 from detector.evaluate import text
 from detector.evaluate.coco import ClassScore
@@ -23,17 +24,14 @@ def headline(analysis: Analysis) -> Html:
     names = (("AP", scores.ap), ("AP50", scores.ap50), ("AP75", scores.ap75))
     ranges = [f"{one.low:.3f} to {one.high:.3f}" for one in analysis.intervals] or [""] * 3
     entries = [(name, share(value), remark) for (name, value), remark in zip(names, ranges, strict=True)]
-    clear = sorted(
-        (one for one in analysis.localization if one.sentence() and one.ap75_gain > 0.005),
-        key=lambda one: -one.ap75_gain,
-    )
     worst_kind = max(analysis.errors, key=lambda one: one.ap50_lost)
     said = [
         f"The costliest kind of error is {worst_kind.kind}: without it AP50 would be "
         f"{100 * worst_kind.ap50_lost:.1f} points higher."
     ]
     said[:0] = [sentence] if (sentence := weakest(analysis)) else []
-    said += [f"{one.group}: {one.sentence()}." for one in clear[:2]]
+    costly = [one for one in localizations.biased_groups(analysis.localization) if one.ap75_gain > 0.005]
+    said += [f"{one.group}: {one.sentence()}." for one in costly[:2]]
     counted = f"{scores.num_detections} detections on {scores.num_images} images"
     note = "Ranges: 95 % bootstrap interval over images."
     return tag(
@@ -159,7 +157,10 @@ def errors(analysis: Analysis) -> Html:
 
 
 def localization(analysis: Analysis) -> Html:
-    said = [f"{one.group}: {sentence}." for one in analysis.localization if (sentence := one.sentence())]
+    said = [f"{line[0].upper()}{line[1:]}." for line in localizations.told(analysis.localization)]
+    hidden = len(said) - 12
+    if hidden > 0:
+        said[11:-1] = [f"{hidden + 1} more groups are off; the table has them."]
     scattered = [
         f"All boxes together scatter by {100 * one.scatter:.1f} % of an object's side (standard deviation, mean "
         "of width, height, right and down)."
@@ -194,7 +195,12 @@ def localization(analysis: Analysis) -> Html:
     return document.section(
         "boxes",
         "Where boxes lie",
-        document.paragraphs(*(said[:12] or ["No group has boxes that are clearly off."]), *scattered),
+        document.paragraphs(
+            *said,
+            *scattered,
+            "Medians over detections that meet their object at IoU 0.5; ± is the 95 % interval. A class or size is "
+            "named where its bias is not that of all boxes, and taking it out gives AP.",
+        ),
         _plots((picture,)) if any(one.speaks for one in analysis.localization) else None,
         document.folded("All groups", table(head, rows)),
     )

@@ -1,7 +1,7 @@
 """The composition root: what each command does, put together from the packages below."""
 
 from detector.run.batch_size import Auto
-from detector.run.comparing import CompareOutcome, compare
+from detector.run.comparing import CompareOutcome, compare, compare_files
 from detector.run.curve import CurveOutcome, learning_curve
 from detector.run.data_paths import DataPaths
 from detector.run.exporting import ExportOutcome, export
@@ -25,6 +25,7 @@ __all__ = [
     "SmokeOutcome",
     "TrainOutcome",
     "compare",
+    "compare_files",
     "evaluate",
     "evaluate_files",
     "export",

@@ -7,20 +7,27 @@ from pathlib import Path
 from typing import Any, cast
 
 from detector import config_file
-from detector.analysis import bootstrap
+from detector.analysis import analyse, bootstrap
+from detector.analysis.analyse import Analysis
 from detector.analysis.bootstrap import Difference
 from detector.config import RunConfig
+from detector.data import coco as coco_file
+from detector.data import records
 from detector.errors import DataError
+from detector.evaluate import coco as coco_scores
+from detector.evaluate import named
+from detector.evaluate.coco import Truth
 from detector.model import model_file
 from detector.printable import visible
 from detector.report import compare_page, document
 from detector.report.compare_page import Flip, Side
 from detector.run import reporting, subject
 from detector.run.data_paths import DataPaths
-from detector.run.subject import Place, Subject
+from detector.run.subject import Place
 
 _NAMES = ("AP", "AP50", "AP75")
 _LISTED = 20
+_UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,17 +37,30 @@ class CompareOutcome:
     path: Path | None
 
 
+Change = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What was given for one side, and what it finds."""
+
+    given: Path
+    analysis: Analysis
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Findings:
     """How two models differ."""
 
-    a: Subject
-    b: Subject
+    a: _Seen
+    b: _Seen
+    names: Mapping[int, str]  # of images, by row
     differences: tuple[Difference, ...]
-    settings: tuple[tuple[str, str, str], ...]
-    prints: tuple[tuple[str, str, str], ...]
+    settings: tuple[Change, ...] | None  # None where no models were given
+    prints: tuple[Change, ...] | None
     flips: tuple[Flip, ...]
     page: Path | None
+    notes: tuple[str, ...] = ()
 
 
 def compare(
@@ -64,19 +84,67 @@ def compare(
     differences = bootstrap.differences(a.analysis.matches, b.analysis.matches)
     settings = setting_changes(*(_config(place) for place in places))
     prints = data_changes(*(place.fingerprints() for place in places))
-    flips = flipped(a, b)
+    flips = flipped(a.analysis, b.analysis)
     if out is not None:
         sides = tuple(Side(name=str(one.place.given), analysis=one.analysis, paths=one.paths) for one in (a, b))
         reporting.write(out, compare_page.render(sides[0], sides[1], differences, settings, prints, flips))
-    found = _Findings(a=a, b=b, differences=differences, settings=settings, prints=prints, flips=flips, page=out)
-    return CompareOutcome(
-        text="\n".join(_lines(found)),
-        values=_values(found),
-        path=out,
+    return _outcome(
+        _Findings(
+            a=_Seen(given=first, analysis=a.analysis),
+            b=_Seen(given=second, analysis=b.analysis),
+            names={row: path.name for row, path in a.paths.items()},
+            differences=differences,
+            settings=settings,
+            prints=prints,
+            flips=flips,
+            page=out,
+        )
     )
 
 
-def setting_changes(a: RunConfig, b: RunConfig) -> tuple[tuple[str, str, str], ...]:
+def compare_files(first: Path, second: Path, ground_truth: Path) -> CompareOutcome:
+    """Two COCO results files against the same ground truth; no model is involved."""
+    truth = coco_scores.read_truth(ground_truth)
+    notes = dict.fromkeys(truth.notes)
+    sides: list[_Seen] = []
+    for path in (first, second):
+        results, said = named.read(path, ground_truth)
+        notes |= {f"{path}: {note}": None for note in said}
+        coco_scores.by_row(results, truth, source=str(path))  # it names the file of what is wrong
+        sides.append(_Seen(given=path, analysis=analyse.analyse(truth, results)))
+    a, b = sides
+    return _outcome(
+        _Findings(
+            a=a,
+            b=b,
+            names=_image_names(ground_truth, truth),
+            differences=bootstrap.differences(a.analysis.matches, b.analysis.matches),
+            settings=None,
+            prints=None,
+            flips=flipped(a.analysis, b.analysis),
+            page=None,
+            notes=tuple(notes),
+        )
+    )
+
+
+def _image_names(ground_truth: Path, truth: Truth) -> dict[int, str]:
+    """By row; scoring needs no names, so a file may have none."""
+    ids: list[int] = truth.image_ids.tolist()
+    images = coco_file.read_tables(ground_truth).images
+    try:
+        names = records.texts(images, "file_name")
+    except DataError:
+        return {row: f"image {number}" for row, number in enumerate(ids)}
+    of_id = dict(zip(records.whole_numbers(images, "id")[0].tolist(), names, strict=True))
+    return {row: of_id[number] for row, number in enumerate(ids)}
+
+
+def _outcome(found: _Findings) -> CompareOutcome:
+    return CompareOutcome(text="\n".join(_lines(found)), values=_values(found), path=found.page)
+
+
+def setting_changes(a: RunConfig, b: RunConfig) -> tuple[Change, ...]:
     """Settings that differ: name and both values."""
     flat = [_flat(dataclasses.asdict(config)) for config in (a, b)]
     keys = sorted(flat[0].keys() | flat[1].keys())
@@ -84,22 +152,28 @@ def setting_changes(a: RunConfig, b: RunConfig) -> tuple[tuple[str, str, str], .
     return tuple((key, x, y) for key, x, y in pairs if x != y)
 
 
-def data_changes(
-    a: Mapping[str, Mapping[str, Any]], b: Mapping[str, Mapping[str, Any]]
-) -> tuple[tuple[str, str, str], ...]:
-    """Splits the runs saw whose files differ."""
-    made: list[tuple[str, str, str]] = []
-    for name in sorted(a.keys() | b.keys()):
-        x, y = a.get(name, {}), b.get(name, {})
-        if x.get("sha256") != y.get("sha256"):
-            was, now = (f"{one.get('annotations', '-')} {str(one.get('sha256', ''))[:12]}" for one in (x, y))
-            made.append((name, was, now))
-    return tuple(made)
+def data_changes(a: Mapping[str, Mapping[str, Any]], b: Mapping[str, Mapping[str, Any]]) -> tuple[Change, ...]:
+    """Splits the runs saw whose files differ, or are unknown, as those of a model file away from its run."""
+    if not a and not b:
+        return (("all splits", _UNKNOWN, _UNKNOWN),)
+    names = sorted(a.keys() | b.keys())
+    return tuple(
+        (name, _print(a, name), _print(b, name))
+        for name in names
+        if a.get(name, {}).get("sha256") != b.get(name, {}).get("sha256")
+    )
 
 
-def flipped(a: Subject, b: Subject) -> tuple[Flip, ...]:
+def _print(side: Mapping[str, Mapping[str, Any]], name: str) -> str:
+    if not side:
+        return _UNKNOWN
+    one = side.get(name)
+    return "none" if one is None else f"{one.get('annotations', '-')} {str(one.get('sha256', ''))[:12]}"
+
+
+def flipped(a: Analysis, b: Analysis) -> tuple[Flip, ...]:
     """Images whose number of errors changed, the most changed first; each model at its own best thresholds."""
-    pairs = zip(a.analysis.tallies, b.analysis.tallies, strict=True)
+    pairs = zip(a.tallies, b.tallies, strict=True)
     flips = [Flip(image_row=x.image_row, before=x, after=y) for x, y in pairs if x.errors != y.errors]
     return tuple(sorted(flips, key=lambda one: (-abs(one.change), one.image_row)))
 
@@ -128,7 +202,7 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, str]:
 
 def _lines(found: _Findings) -> list[str]:
     a, b = found.a, found.b
-    lines = [f"A  {a.place.given}", f"B  {b.place.given}", f"on {a.analysis.truth.source}", ""]
+    lines = [f"A  {a.given}", f"B  {b.given}", f"on {a.analysis.truth.source}", ""]
     both = [(one.analysis.scores.ap, one.analysis.scores.ap50, one.analysis.scores.ap75) for one in (a, b)]
     for k, one in enumerate(found.differences):
         lines.append(
@@ -139,22 +213,24 @@ def _lines(found: _Findings) -> list[str]:
     per_class = zip(a.analysis.scores.per_class, b.analysis.scores.per_class, strict=True)
     moved = sorted(((y.ap - x.ap, x.name) for x, y in per_class if x.ap >= 0), key=lambda pair: -abs(pair[0]))
     lines += ["", "AP by class:", *(f"  {gain:+.3f}  {name}" for gain, name in moved[:_LISTED])]
-    lines += ["", "settings:", *([f"  {key}: {x} -> {y}" for key, x, y in found.settings] or ["  the same"])]
-    lines += ["data:", *([f"  {name}: {x} -> {y}" for name, x, y in found.prints] or ["  the same"])]
+    lines += [""]
+    for title, changes in (("settings:", found.settings), ("data:", found.prints)):
+        if changes is not None:
+            lines += [title, *([f"  {key}: {x} -> {y}" for key, x, y in changes] or ["  the same"])]
     better, worse = (sum(sign * one.change < 0 for one in found.flips) for sign in (1, -1))
-    lines += ["", f"images with fewer errors: {better}, with more: {worse}"]
+    lines += [*([""] if lines[-1] else []), f"images with fewer errors: {better}, with more: {worse}"]
     lines += [
-        f"  {one.before.errors} -> {one.after.errors}  {a.paths[one.image_row].name}" for one in found.flips[:_LISTED]
+        f"  {one.before.errors} -> {one.after.errors}  {found.names[one.image_row]}" for one in found.flips[:_LISTED]
     ]
+    lines += [f"note: {note}" for note in found.notes]
     lines += [f"pictures  {found.page}"] if found.page is not None else []
     return [visible(line) for line in lines]
 
 
 def _values(found: _Findings) -> dict[str, object]:
-    a = found.a
     return {
-        "a": str(a.place.given),
-        "b": str(found.b.place.given),
+        "a": str(found.a.given),
+        "b": str(found.b.given),
         "differences": {
             _NAMES[k].lower(): {
                 "value": one.value,
@@ -164,11 +240,12 @@ def _values(found: _Findings) -> dict[str, object]:
             }
             for k, one in enumerate(found.differences)
         },
-        "settings": [list(change) for change in found.settings],
-        "data": [list(change) for change in found.prints],
+        "settings": None if found.settings is None else [list(change) for change in found.settings],
+        "data": None if found.prints is None else [list(change) for change in found.prints],
         "flipped": [
-            {"image": a.paths[one.image_row].name, "before": one.before.errors, "after": one.after.errors}
+            {"image": found.names[one.image_row], "before": one.before.errors, "after": one.after.errors}
             for one in found.flips
         ],
         "page": None if found.page is None else str(found.page),
+        "notes": list(found.notes),
     }

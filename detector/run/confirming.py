@@ -2,31 +2,40 @@
 
 The file is loaded from the disk and run as `detector eval` runs it, what it finds is written, and that file is scored.
 The results stay beside the model, where `detector report` looks for them.
+
+A run whose scores are not confirmed is not finished: the same command looks at the file again, and where the file was
+moved away, it scores the last model and takes that.
 """
 
+import dataclasses
 import json
 import tempfile
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, cast
 
 import numpy as np
 import torch
 
+from detector import files
 from detector.config import RunConfig
 from detector.data.layout import SplitFiles
 from detector.errors import CheckpointError, ConfigError
 from detector.evaluate import coco, sizes, text
 from detector.evaluate.coco import Scores, Truth
+from detector.evaluate.results import Results
 from detector.run import scoring
+from detector.run.material import Material
 from detector.run.scoring import Seen
-from detector.train.checkpoint import Identity
+from detector.train.checkpoint import Identity, Loaded
 from detector.train.distributed import World
 from detector.train.run_folder import RunFolder
 from detector.train.state import RandomStreams
 
 SCORED_ON: Final = "scored_on"
+CONFIRMED: Final = "confirmed"
+"""Digest of the file whose scores were."""
 CLOSE: Final = 1e-3
 _OF_SIZE: Final = (0, 0, 0, 1, 2, 3, 0, 0, 0, 1, 2, 3)  # range of areas of each of the twelve
 
@@ -75,6 +84,56 @@ def confirm(
         raise error
 
 
+def of_finished(folder: RunFolder, material: Material, world: World) -> tuple[str, ...]:
+    """What is to be said of the best model of a finished run. One that is not the file that was confirmed is scored.
+
+    So a run whose end was hurried is confirmed later, and a file that was changed since is found.
+
+    Raises:
+        CheckpointError: as `confirm`.
+    """
+    if material.val_columns is None:
+        return ()
+    if not world.share(folder.best.is_file() if world.is_first else None):
+        return (f"{folder.best} is gone; {folder.last} is the model of the last step",)
+    if world.share(_is_confirmed(folder) if world.is_first else None):
+        return ()
+    said: list[str] = []
+    confirm(
+        folder,
+        SplitFiles(annotations=material.val_columns.annotations, images=material.val_columns.images),
+        world,
+        circumstances(material.config, material.identity, world),
+        say=said.append,
+        should_stop=lambda: False,
+        dtype=material.facts.dtype,
+    )
+    return tuple(said)
+
+
+def without_lost(folder: RunFolder, loaded: Loaded) -> Loaded:
+    """The checkpoint; where the file of the best model is gone, the next model that is scored will be the best."""
+    loop = loaded.state.loop
+    if loop.best is None or loop.finished or folder.best.is_file():
+        return loaded
+    state = dataclasses.replace(loaded.state, loop=dataclasses.replace(loop, best=None))
+    remark = f"{folder.best.name} is gone: the next model that is scored takes its place"
+    return dataclasses.replace(loaded, state=state, remarks=(*loaded.remarks, remark))
+
+
+def _is_confirmed(folder: RunFolder) -> bool:
+    try:
+        return _tree(folder).get(CONFIRMED) == files.sha256(folder.best)
+    except (OSError, ValueError):
+        return False
+
+
+def _note_confirmed(folder: RunFolder) -> None:
+    with suppress(OSError):  # it is looked at once more than needed, then
+        tree = {**_tree(folder), CONFIRMED: files.sha256(folder.best)}
+        files.write_text(folder.best_scores, json.dumps(tree, indent=2, allow_nan=False) + "\n")
+
+
 def _verdict(folder: RunFolder, seen: Seen | None, now: Mapping[str, Any]) -> str:
     name = folder.best.name
     if seen is None:
@@ -83,15 +142,16 @@ def _verdict(folder: RunFolder, seen: Seen | None, now: Mapping[str, Any]) -> st
     if noted is None:
         return f"warning: scores of {name} not confirmed: {folder.best_scores} cannot be read"
     scores, scored_on = noted
+    truth = coco.read_truth(seen.annotations)
     try:
         with scoring.claimed(folder.path / "eval-val") as place:
-            written = scoring.scored(place, seen).results_path
-            found = coco.score(seen.annotations, written)
+            written = scoring.scored(place, seen, truth).results_path
+            found = coco.score_against(truth, Results.read(written), source=str(written))
     except ConfigError as error:  # no reason to fail: nothing says that the numbers differ
         return f"warning: scores of {name} not confirmed: {error}"
     is_exact = scored_on == now and now["device"] == "cpu" and now["processes"] == 1 and not now["compiled"]
-    allowed = np.zeros(12) if is_exact else tolerances(coco.read_truth(seen.annotations))
-    require_same(folder.best, scores, found, allowed)
+    require_same(folder.best, scores, found, np.zeros(12) if is_exact else tolerances(truth))
+    _note_confirmed(folder)
     how = "" if is_exact else f" to {CLOSE:g}"
     return f"scores of {name} confirmed{how}: AP {found.ap:.3f}"
 
@@ -127,17 +187,21 @@ def require_same(best: Path, noted: Scores, found: Scores, allowed: np.ndarray[A
     told = "; ".join(f"{name}: {was!r} in training, {now!r} from the file" for name, was, now in wrong)
     raise CheckpointError(
         f"{best}: scored anew, it gives other numbers than in training: {told} ({len(wrong)} of 12 differ). The "
-        "file is not what was scored, or is not run as it was: do not trust it; take last.safetensors, or train in "
-        "another folder"
+        "file is not what was scored, or is not run as it was: do not trust it. The same command looks at it again; "
+        "once it is moved away, the same command scores the last model and takes that"
     )
 
 
 def _noted(folder: RunFolder) -> tuple[Scores, Mapping[str, Any]] | None:
     try:
-        tree = cast("dict[str, Any]", json.loads(folder.best_scores.read_text(encoding="utf-8")))
+        tree = _tree(folder)
         return text.of_json(tree), tree[SCORED_ON]
     except (OSError, ValueError, KeyError):
         return None
+
+
+def _tree(folder: RunFolder) -> dict[str, Any]:
+    return cast("dict[str, Any]", json.loads(folder.best_scores.read_text(encoding="utf-8")))
 
 
 @contextmanager

@@ -206,8 +206,7 @@ def _point(num_images: int, model: Path, data: DataPaths, part: Path, device: st
 
 def _write(path: Path, text: str) -> None:
     try:
-        with files.written_whole(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        files.write_text(path, text)
     except OSError as error:
         raise _unwritable(path.parent, error) from error
 

@@ -47,8 +47,7 @@ def write(folder: Path, fit: Fit) -> None:
         ConfigError: the folder cannot be written.
     """
     try:
-        with files.written_whole(folder / choice.FILE) as temporary:
-            temporary.write_text(json.dumps(fit.values(), indent=2) + "\n", encoding="utf-8")
+        files.write_text(folder / choice.FILE, json.dumps(fit.values(), indent=2) + "\n")
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
 

@@ -99,8 +99,7 @@ class ModelKeeper:
         if self._scores is not None:
             values = {**text.as_json(self._scores), confirming.SCORED_ON: self._circumstances}
             content = json.dumps(values, indent=2, allow_nan=False) + "\n"
-            with files.written_whole(self._folder.best_scores) as temporary:
-                temporary.write_text(content, encoding="utf-8")
+            files.write_text(self._folder.best_scores, content)
 
     def keep_last(self, candidate: DetectionModel) -> None:
         if self._world.is_first:

@@ -82,7 +82,6 @@ def write(path: Path, content: str) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with files.written_whole(path) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+        files.write_text(path, content)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error

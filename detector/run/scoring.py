@@ -17,7 +17,7 @@ from detector.data.layout import SplitFiles
 from detector.errors import CheckpointError, ConfigError
 from detector.evaluate import coco as coco_scores
 from detector.evaluate import engines, named, text
-from detector.evaluate.coco import Interval, Scores
+from detector.evaluate.coco import Interval, Scores, Truth
 from detector.evaluate.engines import Engine
 from detector.evaluate.results import Results
 from detector.model import device as devices
@@ -102,7 +102,9 @@ def _evaluate(
         with progress.shown("scoring") if world.is_first else nullcontext() as show:
             seen = look(checkpoints, found, world, show=show, decode=decode)
         assert seen is not None  # nobody asked to stop
-        outcome = None if folder is None else scored(folder, seen, engine=engine, aim=aim)
+        outcome = None
+        if folder is not None:
+            outcome = scored(folder, seen, coco_scores.read_truth(seen.annotations), engine=engine, aim=aim)
     outcome = world.share(outcome)
     assert outcome is not None
     return dataclasses.replace(outcome, is_first=world.is_first)
@@ -180,13 +182,14 @@ def claimed(place: Path) -> OutFolder:
     return folder
 
 
-def scored(folder: OutFolder, seen: Seen, *, engine: Engine = "hotcoco", aim: Wanted | None = None) -> EvalOutcome:
-    """Score what was seen, and write detections and scores.
+def scored(
+    folder: OutFolder, seen: Seen, truth: Truth, *, engine: Engine = "hotcoco", aim: Wanted | None = None
+) -> EvalOutcome:
+    """Score what was seen against the ground truth in `seen.annotations`, and write detections and scores.
 
     Raises:
         ConfigError: they cannot be written.
     """
-    truth = coco_scores.read_truth(seen.annotations)
     found = coco_scores.by_row(seen.results, truth)
     matches = matching.match(truth.objects, found)
     outcome = EvalOutcome(
@@ -251,7 +254,6 @@ def _write(
     try:
         folder.clear()
         results.write(folder.file(_RESULTS))
-        with files.written_whole(folder.file(_SCORES)) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+        files.write_text(folder.file(_SCORES), content)
     except OSError as error:
         raise ConfigError(f"{folder.path}: cannot be written ({error.strerror}); choose another --out") from error

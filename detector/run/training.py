@@ -19,7 +19,7 @@ from detector.fitting.choice import AutoRecipe
 from detector.model import device as devices
 from detector.model.model_file import TrainedModel
 from detector.report import balance
-from detector.run import assembly, attempts, batch_size, fitting, introduction, preflight, resuming
+from detector.run import assembly, attempts, batch_size, confirming, fitting, introduction, preflight, resuming
 from detector.run import material as materials
 from detector.run.assembly import Assembly, Past
 from detector.run.batch_size import Auto
@@ -105,7 +105,7 @@ def _train(
         if held is not None and loaded is not None:
             past = _past(held, loaded, material, resume=resume)
             if past.state.loop.finished:
-                return _of_finished(held)
+                return _of_finished(held, confirming.of_finished(held, material, world))
         elif auto_batch:
             material = batch_size.choose(material, init, auto_batch, world)
         made = assembly.build(material, init, world, past)
@@ -221,7 +221,7 @@ def _newest(held: RunFolder) -> Loaded | None:
             f"{held.path}: holds a run without checkpoints, which cannot be gone on with; choose another --out, or "
             "remove it"
         )
-    return loaded
+    return None if loaded is None else confirming.without_lost(held, loaded)
 
 
 def _past(held: RunFolder, loaded: Loaded, material: Material, *, resume: bool) -> Past:
@@ -230,14 +230,14 @@ def _past(held: RunFolder, loaded: Loaded, material: Material, *, resume: bool) 
     return Past(loaded=loaded, state=state, remarks=(*loaded.remarks, *remarks, *said))
 
 
-def _of_finished(held: RunFolder) -> TrainOutcome:
+def _of_finished(held: RunFolder, said: tuple[str, ...]) -> TrainOutcome:
     return TrainOutcome(
         run_folder=held.path,
         best=held.best,
         last=held.last,
         scores=read_scores(held),
         interrupted_by=None,
-        remarks=(f"{held.path}: the run was finished already; more --epochs with --resume make it longer",),
+        remarks=(f"{held.path}: the run was finished already; more --epochs with --resume make it longer", *said),
     )
 
 

@@ -184,9 +184,9 @@ def describe(folder: RunFolder, config: RunConfig, facts: Facts) -> None:
         "splits": {name: asdict(split) for name, split in facts.splits.items()},
     }
     try:
-        _write(folder.path / "environment.json", _as_json(_environment(facts)))
-        _write(folder.path / "data.json", _as_json(data))
-        _write(folder.path / "config.yaml", config_file.dump(config))
+        files.write_text(folder.path / "environment.json", _as_json(_environment(facts)))
+        files.write_text(folder.path / "data.json", _as_json(data))
+        files.write_text(folder.path / "config.yaml", config_file.dump(config))
     except OSError as error:
         raise _unwritable(folder.path, error) from error
 
@@ -225,8 +225,3 @@ def _environment(facts: Facts) -> dict[str, object]:
 
 def _as_json(content: object) -> str:
     return json.dumps(content, indent=2) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    with files.written_whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -47,8 +47,7 @@ class Status:
 
 def write(folder: Path, status: Status) -> None:
     text = json.dumps(asdict(status), indent=2) + "\n"
-    with files.written_whole(folder / FILE, durable=False) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    files.write_text(folder / FILE, text, durable=False)
 
 
 def read(folder: Path) -> Status:

@@ -20,6 +20,8 @@ TINY = [
         "precision=float32",  # what a probe would choose depends on the machine, and results on the choice
     ),
 ]
+# Long enough for a hit or two, so that scores are not all zero.
+OF_RUN_FOLDER = ["--steps", "40", "--lr", "0.001", "--set", "data.crops.share=0", "--set", "length.evaluations=2"]
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +39,5 @@ def run_folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from detector.cli import train
 
     out = tmp_path_factory.mktemp("run") / "tiny"
-    # Long enough for a hit or two, so that scores are not all zero.
-    options = ["--steps", "40", "--lr", "0.001", "--set", "data.crops.share=0", "--set", "length.evaluations=2"]
-    assert train([str(data), *options, "--out", str(out), *TINY]) == 0
+    assert train([str(data), *OF_RUN_FOLDER, "--out", str(out), *TINY]) == 0
     return out

@@ -1,5 +1,6 @@
 """A run ends by scoring the file of its best model anew."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -12,12 +13,14 @@ import torch
 from detector.cli import train
 from detector.data.layout import SplitFiles
 from detector.errors import CheckpointError
+from detector.model import model_file
 from detector.model.detector import DetectionModel
 from detector.run import confirming, scoring
 from detector.run.model_keeper import ModelKeeper
 from detector.train.distributed import World
 from detector.train.run_folder import RunFolder
-from tests.integration.conftest import TINY
+from detector.train.state import Quality
+from tests.integration.conftest import OF_RUN_FOLDER, TINY
 
 
 @pytest.fixture
@@ -114,3 +117,67 @@ def test_a_file_that_is_not_what_was_scored_fails_the_run_until_it_is(
     assert train(command) == 0
     assert "confirmed: AP" in capsys.readouterr().err
     assert json.loads((out / "status.json").read_text())["state"] == "finished"
+
+
+def test_a_best_model_that_is_not_confirmed_is_looked_at_again_until_it_is_moved_away(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    best = out / "best.safetensors"
+    command = [str(data), "--steps", "2", "--set", "length.evaluations=2", "--out", str(out), *TINY]
+    evaluate, write = ModelKeeper.evaluate, ModelKeeper._write_best
+    qualities = iter([0.9])  # the first is the best, so that the end of the run does not write it anew
+
+    def flattered(self: ModelKeeper, candidate: DetectionModel, should_stop: Callable[[], bool]) -> Quality | None:
+        quality = evaluate(self, candidate, should_stop)
+        assert quality is not None
+        return dataclasses.replace(quality, ap=next(qualities, 0.0))
+
+    def write_and_forget(self: ModelKeeper, candidate: DetectionModel) -> None:
+        write(self, candidate)
+        note(out, ap=0.3)
+
+    monkeypatch.setattr(ModelKeeper, "evaluate", flattered)
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelKeeper, "_write_best", write_and_forget)
+        assert train(command) == 4
+    first = best.read_bytes()
+    assert train(command) == 4
+    assert best.read_bytes() == first
+    assert "once it is moved away" in capsys.readouterr().err
+    best.rename(tmp_path / "doubtful.safetensors")
+    assert train(command) == 0
+    said = capsys.readouterr().err
+    assert "best.safetensors is gone: the next model that is scored takes its place" in said
+    assert "scores of best.safetensors confirmed: AP" in said
+    assert json.loads((out / "status.json").read_text())["state"] == "finished"
+    with (out / "last.safetensors").open("rb") as last:
+        assert best.read_bytes() == last.read()
+
+
+def test_a_finished_run_looks_at_a_model_that_is_not_the_confirmed_file(
+    run: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [str(data), *OF_RUN_FOLDER, "--out", str(run), *TINY]
+    best = run / "best.safetensors"
+
+    def said() -> str:
+        capsys.readouterr()
+        assert train(command) == 0
+        return capsys.readouterr().err
+
+    with monkeypatch.context() as patch:
+        patch.setattr(confirming, "confirm", None)
+        assert "finished already" in said()
+    trained = model_file.load(best)
+    model_file.write_thresholds(best, (0.5,) * len(trained.label_map))
+    assert "scores of best.safetensors confirmed: AP" in said()
+    assert "confirmed" not in said()
+    with torch.no_grad():
+        for parameter in trained.model.parameters():
+            parameter.mul_(0.5)
+    model_file.save(best, trained)
+    assert train(command) == 4
+    assert "other numbers than in training" in capsys.readouterr().err
+    best.unlink()
+    assert "best.safetensors is gone; " in said()

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -14,6 +14,7 @@ import pytest
 
 import detector
 from detector import cli, config, config_file, export_options, options, recipes
+from detector.analysis.localization import Bias, LocalizationError
 from detector.errors import CheckpointError, ConfigError, DataError, DetectorError
 from detector.evaluate.coco import ClassScore, Scores
 from detector.fitting.choice import AutoRecipe
@@ -392,15 +393,27 @@ def test_a_class_makes_no_line_in_what_report_says(
 ) -> None:
     def of_report(*_: object, say: Any, **__: object) -> Any:
         say("looked at c\nerror: d")
-        leaning = SimpleNamespace(group="a\nerror: b", sentence=lambda: "boxes lean to the left")
-        analysis = SimpleNamespace(scores=SCORES, intervals=(), errors=(), localization=(leaning,))
+        straight = Bias(relative=0.0, pixels=0.0, spread=0.01, standard_error=0.001, surely=(-0.01, 0.01))
+        every = LocalizationError(
+            group="all", num_pairs=99, right=straight, down=straight, wide=straight, tall=straight,
+            ap_gain=0.0, ap75_gain=0.0,
+        )  # fmt: skip
+        left = replace(straight, relative=-0.1, surely=(-0.11, -0.09), pixels=-3.0)
+        leaning = replace(every, group="a\nerror: b", ap_gain=0.01, right=left)
+        analysis = SimpleNamespace(
+            scores=SCORES, intervals=(), errors=(), localization=(every, leaning), truth=SimpleNamespace(names=("a",)),
+            points=(SimpleNamespace(threshold=0.4),), are_thresholds_given=True,
+        )  # fmt: skip
         return SimpleNamespace(analysis=analysis, path=Path("p"), labels_path=Path("l"))
 
     monkeypatch.setattr(sys.modules["detector.run"], "report", of_report, raising=False)
     assert cli.main(["report", str(run.folder)]) == 0
     printed = capsys.readouterr()
-    assert r"a\nerror: b: boxes lean to the left" in printed.out.splitlines()
+    assert r"  a\nerror: b: boxes 10.0 ± 0.2 % of a side too far left (about 3.0 px) (99 pairs); " in printed.out
     assert r"looked at c\nerror: d" in printed.err.splitlines()
+    assert cli.main(["report", str(run.folder), "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["thresholds"], answer["thresholds_from"]) == ({"a": 0.4}, "model file")
 
 
 def test_json_of_train(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from detector.analysis import matching, overlaps
+from detector.analysis import average_precision, matching, overlaps
 from detector.analysis.matching import Matches
 from detector.analysis.overlaps import Overlaps
 from detector.evaluate.engines import Objects
@@ -42,6 +43,11 @@ def found(rows: Sequence[tuple[int, int, Box, float]]) -> Results:
 def met(truth: Objects, results: Results) -> tuple[Matches, Overlaps]:
     matches = matching.match(truth, results)
     return matches, overlaps.of(matches, truth, results)
+
+
+def ap_by_class(matches: Matches) -> NDArray[np.float64]:
+    """[10, class], of the images as they are."""
+    return average_precision.by_class_and_sample(matches, np.ones((1, matches.num_images)))[0]
 
 
 def scene(seed: int, *, images: int = 60, classes: int = 3) -> Objects:

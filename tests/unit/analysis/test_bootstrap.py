@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from detector.analysis import average_precision, bootstrap, matching
+from detector.analysis.matching import Matches
 from detector.evaluate.engines import Objects
 from detector.evaluate.results import Results
 from tests.unit.analysis import make
@@ -42,7 +43,7 @@ def test_a_weight_is_a_repetition(seed: int) -> None:
     found = dataclasses.replace(found, scores=rng.permutation(len(found)) / max(1, len(found)))
     weights = [1, *rng.integers(0, 4, truth.num_images - 1).tolist()]
     made = average_precision.by_class_and_sample(matching.match(truth, found), np.array([weights], np.float64))[0]
-    again = average_precision.by_class(matching.match(*repeated(truth, found, weights)))
+    again = make.ap_by_class(matching.match(*repeated(truth, found, weights)))
     assert np.abs(made - again).max() <= 1e-12
 
 
@@ -52,7 +53,7 @@ def test_the_interval_holds_the_score_and_shrinks_with_images() -> None:
         truth = make.scene(1, images=images)
         matches = matching.match(truth, make.seen(truth, 2, found_share=0.7))
         low_ap, of_50, of_75 = bootstrap.intervals(matches)
-        ap = float(average_precision.mean(average_precision.by_class(matches)))
+        ap = float(average_precision.mean(make.ap_by_class(matches)))
         assert low_ap.low < ap < low_ap.high
         assert of_50.low >= of_75.low
         widths.append(low_ap.high - low_ap.low)
@@ -64,7 +65,7 @@ def test_covers_the_truth_as_often_as_it_says() -> None:
     # Each scene is a sample of the same world, whose AP a large scene tells.
     world = make.scene(99, images=900)
     found = make.seen(world, 98, noise=0.06, found_share=0.8)
-    truth_ap = float(average_precision.mean(average_precision.by_class(matching.match(world, found))))
+    truth_ap = float(average_precision.mean(make.ap_by_class(matching.match(world, found))))
     covered = 0
     for seed in range(30):
         scene = make.scene(seed, images=20)
@@ -107,3 +108,41 @@ def test_without_objects_there_is_nothing_to_say() -> None:
 def test_fewer_samples_where_there_is_much() -> None:
     assert bootstrap.num_samples(1000) == bootstrap.SAMPLES
     assert bootstrap.num_samples(10**9) == bootstrap.FEWEST
+
+
+def test_an_interval_leaves_out_one_in_forty_at_each_end_and_is_mirrored_at_the_score() -> None:
+    values = np.linspace(0.3, 0.7, 1001)[:, None] * (1, 1, 1)
+    middle, high, low = bootstrap.Draws(scored=np.array([0.5, 0.6, 0.35]), values=values).intervals()
+    assert (middle.low, middle.high) == pytest.approx((0.31, 0.69))
+    assert (high.low, high.high) == pytest.approx((0.51, 0.89))
+    assert (low.low, low.high) == pytest.approx((0.01, 0.39))
+
+
+def test_images_are_drawn_with_replacement_as_many_as_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray] = []
+
+    def score(matches: Matches, weights: np.ndarray) -> np.ndarray:
+        seen.append(weights)
+        return np.zeros((len(weights), 10, matches.num_classes))
+
+    truth = make.scene(3, images=100)
+    matches = matching.match(truth, make.seen(truth, 4))
+    monkeypatch.setattr(average_precision, "by_class_and_sample", score)
+    bootstrap.draw(matches, 300)
+    first, *drawn = np.concatenate(seen)
+    assert (first == 1).all()
+    assert len(drawn) == 300
+    assert (np.sum(drawn, axis=1) == 100).all()
+    # Of many images a share of 1/e is not drawn, and as many are drawn once.
+    assert np.mean(np.array(drawn) == 0) == pytest.approx(np.exp(-1), abs=0.01)
+    assert np.mean(np.array(drawn) == 1) == pytest.approx(np.exp(-1), abs=0.01)
+
+
+def test_a_difference_is_of_the_same_images_and_its_interval_holds_95_in_100() -> None:
+    truth = make.scene(3, images=30)
+    a, b = (matching.match(truth, make.seen(truth, seed, noise=0.06)) for seed in (4, 5))
+    moved = (bootstrap.draw(b).values - bootstrap.draw(a).values)[:, 0]
+    found = bootstrap.differences(a, b)[0]
+    assert np.mean(moved < found.interval.low) == pytest.approx(0.025, abs=0.001)
+    assert np.mean(moved > found.interval.high) == pytest.approx(0.025, abs=0.001)
+    assert found.share_better == pytest.approx(np.mean(moved > 0), abs=0.01)

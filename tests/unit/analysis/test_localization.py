@@ -65,7 +65,9 @@ def test_a_size_is_no_place() -> None:
     boxes[:, 3] *= 0.88  # about the same centre
     said = measured(with_boxes(FOUND, boxes))["all"].sentence()
     assert said is not None
-    assert re.fullmatch(r"boxes 1\d\.\d % shorter than their objects: \+.* AP if fixed", said)
+    assert re.fullmatch(
+        r"boxes 1\d\.\d ± 0\.\d % shorter than their objects \(\d+ pairs\); taking it out gives \+.* AP", said
+    )
 
 
 def test_scatter_is_the_noise() -> None:
@@ -92,6 +94,67 @@ def test_nothing_is_said_of_chance() -> None:
         errors = localization.measure(matching.match(TRUTH, found), TRUTH, found, NAMES)
         said += [one.sentence() for one in errors]
     assert sum(one is not None for one in said) <= 0.1 * len(said)
+
+
+def test_nothing_is_said_of_chance_in_one_of_many_groups() -> None:
+    truth = make.scene(8, images=170, classes=60)
+    said: list[str] = []
+    for seed in range(4):
+        found = make.seen(truth, 200 + seed, noise=0.07, found_share=1.0)
+        names = tuple(map(str, range(60)))
+        said += localization.told(localization.measure(matching.match(truth, found), truth, found, names))
+    assert sum("no clear bias" in line for line in said) == 4
+    assert len(said) <= 5
+
+
+def shifted(pixels: float) -> np.ndarray:
+    return FOUND.boxes_xywh + np.array([pixels, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("boxes", "says", "has_advice"),
+    [
+        (wider(FOUND, 1.05), r"all: boxes [45]\.\d ± 0\.\d % wider than their objects \(\d+ pairs\); taking.*", True),
+        (shifted(3.0), r"all: boxes \d\.\d ± 0\.\d % of a side too far right \(about [23]\.\d px\) .* AP", True),
+        (
+            FOUND.boxes_xywh,
+            r"all: no clear bias \(width [+-]0\.\d ± 0\.\d %, .* of an object's side; .*",
+            False,
+        ),
+    ],
+)
+def test_says_what_was_measured_how_sure_it_is_and_what_to_do(boxes: np.ndarray, says: str, has_advice: bool) -> None:
+    found = with_boxes(FOUND, boxes)
+    lines = localization.told(localization.measure(matching.match(TRUTH, found), TRUTH, found, NAMES))
+    assert re.fullmatch(says, lines[0]), lines[0]
+    assert (lines[-1].startswith("what to do: ")) == has_advice
+    # What all boxes have is not said again of each group; three pixels are another part of a small object's side.
+    assert len(lines) == 1 + has_advice
+
+
+def test_few_boxes_say_nothing() -> None:
+    truth = make.objects([(image, 0, [0, 0, 20, 20]) for image in range(19)])
+    found = make.found([(image, 0, [0, 0, 24, 20], 0.9) for image in range(19)])
+    lines = localization.told(localization.measure(matching.match(truth, found), truth, found, ("a",)))
+    assert lines == ("19 boxes meet an object; fewer than 20 say nothing of bias",)
+    assert localization.told(()) == ("0 boxes meet an object; fewer than 20 say nothing of bias",)
+
+
+def test_one_scoring_tells_the_gain_of_each_class() -> None:
+    factors = np.array([1.0, 1.08, 0.9])[FOUND.category_ids][:, None]
+    found = with_boxes(FOUND, np.concatenate([FOUND.boxes_xywh[:, :2], FOUND.boxes_xywh[:, 2:] * factors], axis=1))
+    groups = measured(found)
+    before = engines.curves("hotcoco", TRUTH, found).twelve()
+    for k, name in enumerate(NAMES):
+        one = groups[name]
+        bias = [one.right.relative, one.down.relative, np.log1p(one.wide.relative), np.log1p(one.tall.relative)]
+        mine = found.category_ids == k
+        boxes = found.boxes_xywh.copy()
+        boxes[mine] = localization.corrected(boxes[mine], np.array(bias))
+        after = engines.curves("hotcoco", TRUTH, with_boxes(found, boxes)).twelve()
+        assert one.ap_gain == pytest.approx(after[0] - before[0], abs=1e-9)
+        assert one.ap75_gain == pytest.approx(after[2] - before[2], abs=1e-9)
+    assert groups["c"].ap_gain > 0.01
 
 
 def test_taking_a_bias_out_and_in_again() -> None:

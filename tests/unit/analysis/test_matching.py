@@ -27,7 +27,7 @@ def test_equals_the_engines(start: int) -> None:
 def require_equal(truth: Objects, found: Results, engine: engines.Engine, seed: int) -> None:
     precision = engines.curves(engine, truth, found).precision[..., 0, 2]  # [threshold, recall, class]
     wanted = np.where((precision > -1).any(axis=1), precision.mean(axis=1), -1)
-    made = average_precision.by_class(matching.match(truth, found))
+    made = make.ap_by_class(matching.match(truth, found))
     assert np.abs(made - wanted).max() <= 1e-12, seed
 
 
@@ -106,4 +106,4 @@ def test_nothing_found_and_nothing_there() -> None:
     assert len(matching.match(make.objects([(0, 0, [0, 0, 1, 1])]), nothing)) == 0
     matches = matching.match(make.objects([], images=1, classes=1), make.found([(0, 0, [0, 0, 1, 1], 0.5)]))
     assert matches.objects[0].tolist() == [NONE]
-    assert average_precision.by_class(matches).tolist() == [[-1.0]] * 10
+    assert make.ap_by_class(matches).tolist() == [[-1.0]] * 10

@@ -88,6 +88,15 @@ def test_a_threshold_takes_what_reaches_it(threshold: float, precision: float, r
     assert verdicts.is_wrong.sum() == pytest.approx(4 * recall / precision - 4 * recall)
 
 
+def test_each_class_has_its_own_threshold() -> None:
+    truth = make.objects([(0, 0, BOX), (0, 1, BOX)])
+    matches = matching.match(truth, make.found([(0, 0, BOX, 0.5), (0, 1, BOX, 0.5)]))
+    for thresholds, right in (((0.4, 0.6), [0]), ((0.6, 0.4), [1]), ((0.5, 0.5), [0, 1])):
+        verdicts = operating.judge(matches, truth, np.array(thresholds))
+        assert matches.class_rows[verdicts.is_right].tolist() == right
+        assert truth.class_rows[verdicts.missed].tolist() == sorted({0, 1} - set(right))
+
+
 def test_scores_far_apart() -> None:
     matches = matching.match(make.objects([(0, 0, BOX)]), make.found([(0, 0, BOX, 0.9), (0, 0, [200, 0, 9, 9], 0.1)]))
     assert (operating.at(matches, 0, 0.6).precision, operating.at(matches, 0, 0.6).recall) == (1, 1)

@@ -241,6 +241,16 @@ def test_what_is_allowed_needs_no_note(tmp_path: Path, objects: list[Tree]) -> N
     assert same_as_clean(tmp_path, s)
 
 
+def test_categories_of_one_name_are_told_apart_by_id_with_a_word(tmp_path: Path) -> None:
+    path = truth_file(tmp_path)
+    tree = json.loads(path.read_text())
+    for category in tree["categories"]:
+        category["name"] = "same"
+    s = score(write(tmp_path, "same.json", tree), perfect())
+    assert s.notes == ("2 categories are named 'same'; scored as different ones, with the ids 2, 3",)
+    assert same_as_clean(tmp_path, s)
+
+
 def test_crowd_regions_are_no_objects(tmp_path: Path) -> None:
     s = score(truth_file(tmp_path, annotations=[*OBJECTS, OBJECTS[1] | {"id": 3, "iscrowd": 1}]), perfect())
     assert [entry.num_objects for entry in s.per_class] == [0, 2]

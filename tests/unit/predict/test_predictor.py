@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from detector.errors import CheckpointError, ConfigError, DataError
+from detector.predict import predictor
 from detector.predict.finder import OneModel
 from detector.predict.predictor import Detector
 from detector.types import Detections, LabelMap, Placement, Preprocess
@@ -175,3 +176,14 @@ def test_load_refuses_what_is_no_model(tmp_path: Path) -> None:
         Detector.load(tmp_path / "none.safetensors")
     with pytest.raises(ConfigError, match="gpu"):
         Detector.load(tmp_path / "none.safetensors", device="gpu")
+
+
+def test_what_reaches_the_threshold_of_its_class_is_found() -> None:
+    found = Detections(
+        boxes=torch.zeros(4, 4),
+        scores=torch.tensor([0.5, 0.5, 0.25, 0.25]),
+        labels=torch.tensor([0, 1, 0, 1]),
+        names=("cat", "dog", "cat", "dog"),
+    )
+    kept = predictor._at_least(found, torch.tensor([0.5, 0.25], dtype=torch.float64))
+    assert (kept.scores.tolist(), kept.labels.tolist()) == ([0.5, 0.5, 0.25], [0, 1, 1])
