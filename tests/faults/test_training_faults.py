@@ -100,6 +100,7 @@ def test_a_step_that_is_not_finite_is_left_out_counted_and_can_be_replayed(
     assert "the gradient of step 5" in said
     assert "nan" in again["gradient_norms"].values()
     assert len(again["images"]) == 2
+    assert again["bad_boxes"][0].startswith(f"box 0 of {again['images'][0]} (x1, y1, x2, y2 = nan")
 
 
 def test_a_run_that_diverges_goes_back_with_half_the_rate_and_then_stops(
