@@ -93,10 +93,7 @@ def write(
     }
     path = folder / f"nonfinite-step-{suspect.step}.pt"
     with files.written_whole(path) as temporary:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # torch does not say that the disk is full
-            raise OSError(str(error).split("\n", 1)[0]) from error
+        torch_file.write(temporary, content)
     return path
 
 
