@@ -235,7 +235,7 @@ def test_an_item_that_is_left_out_changes_the_run(
     changed = dataclasses.replace(getattr(saved, part), **{name: getattr(getattr(new, part), name)})
     start = dataclasses.replace(saved, **{part: changed})
     if seen_in == REFUSED:
-        with pytest.raises(CheckpointError, match="of step 0, and its average of heads.box. begins later"):
+        with pytest.raises(CheckpointError, match=r"of step 0, and its average of heads\.box\. begins later"):
             without.signature(start)
         return
     assert without.signature(start)[seen_in] != expected[seen_in]
