@@ -1,6 +1,6 @@
 """Plain values of YAML, and what is wrong with text that is none, in words for whoever wrote it."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     import yaml
@@ -42,7 +42,7 @@ def parsed(text: str) -> object:
 
         def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
             try:
-                return super().construct_object(node, deep=deep)
+                return cast("object", super().construct_object(node, deep=deep))
             except ValueError as error:
                 raise yaml.MarkedYAMLError(problem="no value", problem_mark=node.start_mark) from error
 

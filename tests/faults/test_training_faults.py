@@ -153,6 +153,7 @@ def test_an_average_that_is_not_finite_is_neither_saved_nor_scored(
     monkeypatch.setattr(Learner, "learn", spoilt)
     save = Saver.save
     monkeypatch.setattr(Saver, "save", lambda self, capture, wait=False: save(self, capture, wait=True))
+    monkeypatch.setattr(Saver, "is_due", property(lambda _: True))
     out = tmp_path / "run"
     assert run(data, out, 12) == 0  # scored after 4, 8 and 12
     said = capsys.readouterr().err
