@@ -143,9 +143,13 @@ def _train(options: forms.Train) -> Answer:
 
     from detector import run
 
-    data = run.DataPaths(
-        folder=options.data, train_json=options.train_json, val_json=options.val_json, images=options.images
-    )
+    if forms.names_data(options):
+        data = run.DataPaths(
+            folder=options.data, train_json=options.train_json, val_json=options.val_json, images=options.images
+        )
+    else:
+        assert options.out is not None
+        data = run.DataPaths.of_run(options.out)
     if options.smoke:
         return commands.smoke(data, config, options)
     if options.learning_curve:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
-from detector import recipes
+from detector import recipes, yaml_text
 from detector.config import RunConfig
 from detector.errors import ConfigError
 
@@ -38,7 +38,7 @@ def loads(text: str, *, source: str) -> RunConfig:
     if len(text) > MOST_LETTERS:
         raise ConfigError(f"{source}: is longer than {MOST_LETTERS} letters; is it a file of settings?")
     try:
-        tree = _parsed(text)
+        tree = yaml_text.parsed(text)
     except ValueError as error:
         raise ConfigError(f"{source}: is not valid YAML: {error}") from error
     if not isinstance(tree, dict):
@@ -71,29 +71,9 @@ def parse_override(text: str) -> tuple[str, object]:
     if not equals or not key:
         raise ConfigError(f"--set needs KEY=VALUE, got {text!r}")
     try:
-        return key.strip(), _parsed(value)
+        return key.strip(), yaml_text.parsed(value)
     except ValueError as error:
         raise ConfigError(f"--set {key}: {_short(value)} is not valid YAML") from error
-
-
-def _parsed(text: str) -> object:
-    """Plain values of YAML: no tag makes an object, and no mapping takes others in.
-
-    Raises:
-        ValueError: it is no YAML, nested too deeply, or has a number or date that is none.
-    """
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def flatten_mapping(self, node: yaml.MappingNode) -> None:
-            # A mapping that takes in nine times one that takes in nine times another fills any memory.
-            if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
-                raise yaml.YAMLError("merge keys (<<) are not taken; write the settings out")
-
-    try:
-        return Loader(text).get_single_data()
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise ValueError(str(error).replace("\n", " ")) from error
 
 
 def _on_recipe(tree: Tree, source: str) -> Tree:

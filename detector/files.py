@@ -1,9 +1,11 @@
 """Files that are whole or not there."""
 
+import errno
 import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,6 +28,10 @@ def written_whole(path: Path, *, durable: bool = True) -> Generator[Path]:
         temporary.replace(path)
         if durable:
             sync(path.parent)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):  # a write names no file, and this one nobody knows
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -39,6 +45,39 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
 def is_temporary(path: Path) -> bool:
     """Whether `written_whole` gave it its name."""
     return re.fullmatch(r"\..+\.\d+\.tmp", path.name) is not None
+
+
+def os_error(error: Exception) -> OSError:
+    """What the system said, where a library that wrote for us says something of its own."""
+    for one in (error, error.__cause__, error.__context__):
+        if isinstance(one, OSError):
+            return one
+    found = re.search(r"\(os error (\d+)\)", str(error))  # as Rust writes it
+    if found is None:
+        return OSError(errno.EIO, "it was not written to its end")
+    return OSError(int(found[1]), os.strerror(int(found[1])))
+
+
+def is_full(error: OSError) -> bool:
+    """Whether room is what is missing."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def free_megabytes(path: Path) -> int:
+    """On the disk of a path, of which only the upper folders need be there."""
+    there = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+    return shutil.disk_usage(there).free // 10**6
+
+
+def cure(error: OSError) -> str:
+    """What helps where something could not be written."""
+    if is_full(error):
+        return "free some space"
+    if error.errno == errno.EFBIG:
+        return "lift the limit on the size of a file (ulimit -f)"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "see who may write there"
+    return "see whether the disk is well"
 
 
 def sha256(path: Path) -> str:

@@ -252,7 +252,7 @@ def parse_predict(argv: Sequence[str]) -> Predict:
 
 def check_train(options: Train) -> None:
     """There is data, and no option that the others leave without a meaning."""
-    if options.data is None and options.train_json is None:
+    if not names_data(options) and (not options.resume or options.val_json is not None):
         raise ConfigError("train needs DATA, or --train-json")
     if options.images is not None and options.train_json is None and options.val_json is None:
         raise ConfigError("--images goes with --train-json or --val-json; DATA knows its own images")
@@ -272,6 +272,11 @@ def check_train(options: Train) -> None:
         if is_given:
             other = others[0].replace("_", "-")
             raise ConfigError(f"{name} has no meaning beside --{other}; leave one of them out")
+
+
+def names_data(options: Train) -> bool:
+    """Whether the user says what to learn on; a run that is resumed knows it."""
+    return options.data is not None or options.train_json is not None
 
 
 def names_lr(options: Train) -> bool:

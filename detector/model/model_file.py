@@ -91,10 +91,10 @@ def write_half(source: Path, target: Path, dtype: torch.dtype) -> None:
         name: tensor.to(dtype) if tensor.is_floating_point() and tensor.ndim > 1 else tensor
         for name, tensor in tensors.items()
     }
-    for name, tensor in halved.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            kind = str(dtype).removeprefix("torch.")
-            raise CheckpointError(f"{source}: {name} holds values beyond the range of {kind}; choose bfloat16")
+    name = first_not_finite(halved)
+    if name is not None:
+        kind = str(dtype).removeprefix("torch.")
+        raise CheckpointError(f"{source}: {name} holds values beyond the range of {kind}; choose bfloat16")
     _write(target, halved, metadata)
 
 
@@ -104,8 +104,8 @@ def _write(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]) 
         try:
             save_file(tensors, temporary, metadata=whole)
             _order_header(temporary)
-        except SafetensorError as error:  # what the system said is inside
-            raise OSError(str(error)) from error
+        except SafetensorError as error:
+            raise files.os_error(error) from error
 
 
 def load(path: Path, device: torch.device | str = "cpu", *, decode: Mapping[str, object] | None = None) -> TrainedModel:
@@ -199,11 +199,16 @@ def require_finite(source: str, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         CheckpointError: naming the first tensor of the kind.
     """
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise CheckpointError(
-                f"{source}: {name} holds values that are not finite: the training diverged; take other weights"
-            )
+    name = first_not_finite(tensors)
+    if name is not None:
+        raise CheckpointError(
+            f"{source}: {name} holds values that are not finite: the training diverged; take other weights"
+        )
+
+
+def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The first tensor that holds infinity or NaN."""
+    return next((name for name, one in tensors.items() if one.is_floating_point() and not one.isfinite().all()), None)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

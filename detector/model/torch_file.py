@@ -13,6 +13,8 @@ from typing import IO, Any, Final, cast
 import torch
 from torch import Tensor
 
+from detector import files
+
 MOST_VALUES: Final = 1_000_000
 _ZIP = b"PK\x03\x04"
 _PICKLES_OF_OLD = 5  # of which a file from before torch 1.6 consists
@@ -59,6 +61,19 @@ def read(path: Path) -> Any:
             raise NotPlainError("it was damaged, or is no file of torch.save") from error
     _check_values(content, size)
     return content
+
+
+def write(path: Path, content: object) -> None:
+    """Save plain values.
+
+    Raises:
+        OSError: what the system says; of a path, torch would say where in its own code it noticed.
+    """
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:
+        raise files.os_error(error) from error
 
 
 def _check_zip(file: IO[bytes], size: int) -> None:

@@ -9,8 +9,8 @@ from detector.run import memory
 from detector.train.checkpoint import Identity, NotWrittenError, Store
 from detector.train.engine import NoMemoryError, Outcome
 from detector.train.health import DivergedError
+from detector.train.journal import Journal
 from detector.train.learner import Learner
-from detector.train.record import Record
 from detector.train.state import TrainingState
 
 MOST_ROLLBACKS = 3
@@ -21,7 +21,7 @@ def repeat(
     learner: Learner,
     store: Store,
     identity: Identity,
-    record: Record,
+    record: Journal,
     config: RunConfig,
     start: TrainingState | None,
 ) -> Outcome:
@@ -51,11 +51,11 @@ def repeat(
 
 
 def _in_smaller_parts(
-    error: NoMemoryError, learner: Learner, store: Store, record: Record, config: RunConfig
+    error: NoMemoryError, learner: Learner, store: Store, record: Journal, config: RunConfig
 ) -> TrainingState:
     """The last good state, for a learner that takes the same batches in twice as many parts."""
     said = memory.take_more_parts(error.cause, learner, config)
-    loaded = store.read_newest()
+    loaded = store.go_back(record.say)
     why = memory.reason(error.cause)
     if loaded is None:
         raise DetectorError(f"{why}, and there is no checkpoint to go back to") from error
@@ -64,9 +64,9 @@ def _in_smaller_parts(
     return dataclasses.replace(state, loop=dataclasses.replace(state.loop, seconds=error.seconds))
 
 
-def _with_lower_rate(error: DivergedError, learner: Learner, store: Store, record: Record) -> TrainingState:
+def _with_lower_rate(error: DivergedError, learner: Learner, store: Store, record: Journal) -> TrainingState:
     """The last good state with half the rate."""
-    loaded = store.read_newest()
+    loaded = store.go_back(record.say)
     rollbacks = 0 if loaded is None else loaded.state.loop.rollbacks
     if loaded is None or rollbacks >= MOST_ROLLBACKS:
         raise DetectorError(
@@ -85,9 +85,9 @@ def _with_lower_rate(error: DivergedError, learner: Learner, store: Store, recor
     )
 
 
-def _write_at_once(store: Store, state: TrainingState, identity: Identity, record: Record) -> None:
+def _write_at_once(store: Store, state: TrainingState, identity: Identity, record: Journal) -> None:
     """So that a process that is killed now does not try the higher rate again."""
     try:
         store.write(state.snapshot(), identity)
     except NotWrittenError as error:
-        record.say(f"warning: {error}")
+        record.say(f"warning: {error}; {error.cure}")

@@ -21,6 +21,7 @@ from detector.run.training import forecast as forecast_of
 from detector.run.training import train
 from detector.train import distributed, run_folder
 from detector.train.distributed import World
+from detector.train.run_folder import RunFolder
 
 SHARES = (0.25, 0.5, 1.0)
 _PLAN = "curve-plan.json"
@@ -212,4 +213,4 @@ def _write(path: Path, text: str) -> None:
 
 
 def _unwritable(folder: Path, error: OSError) -> DetectorError:
-    return ConfigError(f"{folder}: cannot be written ({error.strerror}); choose another --out")
+    return ConfigError(run_folder.why_unwritable(RunFolder(path=folder), error))

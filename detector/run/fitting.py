@@ -14,7 +14,9 @@ from detector.fitting import choice, facts
 from detector.fitting import fit as fits
 from detector.fitting.choice import AutoRecipe, Fit
 from detector.fitting.facts import Asked, Machine
+from detector.train import run_folder
 from detector.train.distributed import World
+from detector.train.run_folder import RunFolder
 
 
 def settled(config: RunConfig | AutoRecipe, columns: Columns, world: World, init: str) -> tuple[RunConfig, Fit | None]:
@@ -49,7 +51,7 @@ def write(folder: Path, fit: Fit) -> None:
     try:
         files.write_text(folder / choice.FILE, json.dumps(fit.values(), indent=2) + "\n")
     except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
+        raise ConfigError(run_folder.why_unwritable(RunFolder(path=folder), error)) from error
 
 
 def _asked(recipe: AutoRecipe, init: str) -> Asked:

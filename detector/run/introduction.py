@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from detector.run.assembly import Assembly, Past
 from detector.run.material import Material
-from detector.train.record import Record
+from detector.train.journal import Journal
 from detector.train.run_folder import RunFolder
 
 
@@ -42,7 +42,7 @@ def introduce(say: Callable[[str], None], material: Material, assembly: Assembly
         say(remark)
 
 
-def introduce_past(record: Record, held: RunFolder, past: Past | None, cut: int) -> None:
+def introduce_past(record: Journal, held: RunFolder, past: Past | None, cut: int) -> None:
     """Say that, and from where, a run is gone on with."""
     if past is None:
         record.say(f"{held.path}: holds a run that ended before its first step; it begins again")

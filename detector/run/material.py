@@ -152,4 +152,4 @@ def _require_statistics(config: RunConfig, canvas_hw: tuple[int, int], world: Wo
 
 
 def _fingerprint(columns: Columns) -> run_folder.SplitFingerprint:
-    return run_folder.fingerprint(columns.annotations, images=len(columns), objects=len(columns.labels))
+    return run_folder.fingerprint(columns.annotations, columns.images, images=len(columns), objects=len(columns.labels))

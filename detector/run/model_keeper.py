@@ -19,8 +19,8 @@ from detector.run.material import Material
 from detector.train.distributed import World
 from detector.train.engine import Outcome
 from detector.train.health import DivergedError
+from detector.train.journal import Journal
 from detector.train.keeper import Hooks
-from detector.train.record import Record
 from detector.train.run_folder import RunFolder
 from detector.train.state import Quality
 
@@ -29,7 +29,7 @@ class ModelKeeper:
     """What the training loop calls back: scores a candidate on the validation split, writes models."""
 
     def __init__(
-        self, trained: TrainedModel, material: Material, folder: RunFolder, record: Record, world: World
+        self, trained: TrainedModel, material: Material, folder: RunFolder, record: Journal, world: World
     ) -> None:
         self._world = world
         self._trained = trained

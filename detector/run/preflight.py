@@ -45,17 +45,32 @@ class _Full:
     seconds: float
 
 
-def run(made: Assembly, material: Material, say: Callable[[str], None]) -> Forecast:
+class StoppedError(Exception):
+    """It was asked to stop."""
+
+
+def run(
+    made: Assembly,
+    material: Material,
+    say: Callable[[str], None],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Forecast:
     """Measure. Where the device has not enough memory, the learner takes its batches in more parts from now on.
 
     Raises:
+        StoppedError: `should_stop`, which is asked before each step, scored batch and image.
         DetectorError: it does not fit in any number of parts.
         DataError: no image can be read.
     """
+
+    def go_on() -> None:
+        if should_stop():
+            raise StoppedError
+
     while True:
         try:
             with as_it_was(made.learner):
-                return _forecast(made, material)
+                return _forecast(made, material, go_on)
         except torch.OutOfMemoryError as error:
             said = memory.take_more_parts(error, made.learner, material.config)
             say(f"warning: preflight: {memory.reason(error)}: {said}")
@@ -81,12 +96,13 @@ def rehearse(learner: Learner, material: Material) -> None:
         learner.rehearse(_training_batch(material, phase, learner.device).batch, phase.progress)
 
 
-def _forecast(made: Assembly, material: Material) -> Forecast:
+def _forecast(made: Assembly, material: Material, go_on: Callable[[], None]) -> Forecast:
+    go_on()
     learner, config = made.learner, material.config
     available = memory.available(learner.device)
     memory.reset_peak(learner.device)
-    scoring = _scoring_seconds(made, material)  # before the steps, which change the weights
-    needs = tuple(_need(learner, material, phase) for phase in _phases(material))
+    scoring = _scoring_seconds(made, material, go_on)  # before the steps, which change the weights
+    needs = tuple(_need(learner, material, phase, go_on) for phase in _phases(material))
     plan = schedule.plan(config.length, config.data, num_images=len(material.columns))
     if scoring is None:
         plan = dataclasses.replace(plan, evaluations=0)
@@ -109,13 +125,18 @@ def _phases(material: Material) -> tuple[Phase, ...]:
     return preflight.phases(material.config, material.facts.preprocess.canvas_hw)
 
 
-def _need(learner: Learner, material: Material, phase: Phase) -> Need:
-    full = _training_batch(material, phase, learner.device)
-    seconds = preflight.seconds_of(partial(learner.rehearse, full.batch, phase.progress), learner.device)
+def _need(learner: Learner, material: Material, phase: Phase, go_on: Callable[[], None]) -> Need:
+    full = _training_batch(material, phase, learner.device, go_on)
+
+    def step() -> None:
+        go_on()
+        learner.rehearse(full.batch, phase.progress)
+
+    seconds = preflight.seconds_of(step, learner.device)
     return Need(phase=phase, seconds=_with_reading(seconds, full.seconds, material))
 
 
-def _scoring_seconds(made: Assembly, material: Material) -> float | None:
+def _scoring_seconds(made: Assembly, material: Material, go_on: Callable[[], None]) -> float | None:
     """Of the whole validation split; its largest picture is among those that are tried."""
     columns, device = material.val_columns, made.learner.device
     if columns is None:
@@ -123,13 +144,17 @@ def _scoring_seconds(made: Assembly, material: Material) -> float | None:
     rows = np.linspace(0, len(columns) - 1, min(BATCH_SIZE, len(columns))).astype(int).tolist()
     rows[0] = _largest(columns)
     dataset = EvaluationSet(columns, material.facts.preprocess)
-    items, reading = _read([partial(dataset.__getitem__, row) for row in rows])
+    items, reading = _read([partial(dataset.__getitem__, row) for row in rows], go_on)
     shown = [item for item in items if item.sample is not None]
     if not shown:
         return 0.0  # the first scoring says what is wrong with them
     batch = batches.collate(shown)
     kept = dataclasses.replace(made.trained, model=made.learner.kept)
-    detect = partial(inference.detect, kept, batch.images, batch.placements, dtype=material.facts.dtype)
+
+    def detect() -> None:
+        go_on()
+        inference.detect(kept, batch.images, batch.placements, dtype=material.facts.dtype)
+
     try:
         seconds = preflight.seconds_of(detect, device)
     except torch.OutOfMemoryError as error:
@@ -147,13 +172,15 @@ def _with_reading(seconds: float, reading: float, material: Material) -> float:
     return max(seconds, reading / workers) if workers else seconds + reading
 
 
-def _training_batch(material: Material, phase: Phase, device: torch.device) -> _Full:
+def _training_batch(
+    material: Material, phase: Phase, device: torch.device, go_on: Callable[[], None] = lambda: None
+) -> _Full:
     """Images as they will come, the largest picture among them, with the objects of the fullest image in each."""
     columns, config, shape = material.columns, material.config, phase.shape
     dataset = TrainingSet(columns, material.facts.preprocess, config.augment, config.seed)
     keys = next(loader.stream(config.seed, len(columns), [shape], 0))[:_READ]
     keys[0] = keys[0]._replace(row=_largest(columns))
-    items, reading = _read([partial(dataset.__getitem__, key) for key in keys])
+    items, reading = _read([partial(dataset.__getitem__, key) for key in keys], go_on)
     batch = batches.collate([items[place % len(items)] for place in range(shape.size)])
     fullest = int(np.diff(columns.offsets).argmax())
     times = 1 if shape.is_clean else mix.most_images(config.augment)
@@ -164,7 +191,7 @@ def _largest(columns: Columns) -> int:
     return int(columns.sizes_hw.astype(np.int64).prod(axis=1).argmax())
 
 
-def _read(reads: Sequence[Callable[[], Outcome]]) -> tuple[list[Item], float]:
+def _read(reads: Sequence[Callable[[], Outcome]], go_on: Callable[[], None]) -> tuple[list[Item], float]:
     """The items, and the seconds that one of them took in the middle.
 
     Raises:
@@ -173,6 +200,7 @@ def _read(reads: Sequence[Callable[[], Outcome]]) -> tuple[list[Item], float]:
     items: list[Item] = []
     seconds: list[float] = []
     for read in reads:
+        go_on()
         begun = time.perf_counter()
         outcome = read()
         seconds.append(time.perf_counter() - begun)

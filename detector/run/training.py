@@ -1,8 +1,8 @@
 """Train a model: data, network, loop and run folder put together."""
 
 import dataclasses
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,13 +32,13 @@ from detector.train.checkpoint import Loaded, Store
 from detector.train.distributed import World
 from detector.train.engine import Outcome, Task
 from detector.train.health import Suspect
+from detector.train.journal import Journal, Silence
 from detector.train.learner import Learner
 from detector.train.lock import RunLock
 from detector.train.record import Record
 from detector.train.run_folder import RunFolder
 from detector.train.saver import Saver
 from detector.train.signals import Requests
-from detector.train.silent_record import SilentRecord
 from detector.train.state import TrainingState
 
 
@@ -110,7 +110,8 @@ def _train(
             material = batch_size.choose(material, init, auto_batch, world)
         made = assembly.build(material, init, world, past)
         folder = _folder(held, out, world, stack)
-        outcome = _train_in(folder, made, material, past, is_new=held is None, tensorboard=tensorboard)
+        with _in_words(folder):
+            outcome = _train_in(folder, made, material, past, is_new=held is None, tensorboard=tensorboard)
     if world.is_first:
         balance.draw(folder.metrics, folder.balance_plot)
     return outcome
@@ -139,7 +140,7 @@ def _train_in(
             fitting.write(folder.path, material.fit)
         run_folder.describe(folder, config, material.facts)
         cut = folder.cut_metrics(past.state.loop.metrics_bytes if past else 0)
-    with _record(folder, config, world, tensorboard=tensorboard) as record:
+    with _record(folder, config, world, tensorboard=tensorboard) as record, _in_words(folder):
         introduction.introduce(record.say, material, made)
         if world.size > 1:
             record.say(f"processes: {world.size}, each with {config.data.batch_size // world.size} images a step")
@@ -147,14 +148,24 @@ def _train_in(
             introduction.introduce_past(record, folder, past, cut)
         with signals.heard(record.say) as requests:
             _compile(made, material, record.say)
-            if past is None and world.size == 1:  # else it fitted before, or would have to be agreed upon
-                _preflight(made, material, record.say)
+            is_begun = past is not None and past.state.learner.steps > 0
+            if not is_begun and world.size == 1:  # else it fitted before, or would have to be agreed upon
+                _preflight(made, material, record.say, requests)
             return _fit(made, material, folder, record, past, requests)
 
 
-def _record(folder: RunFolder, config: RunConfig, world: World, *, tensorboard: bool) -> Record:
+@contextmanager
+def _in_words(folder: RunFolder) -> Generator[None]:
+    """What the system refuses, as an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise DetectorError(run_folder.why_stopped(folder, error)) from error
+
+
+def _record(folder: RunFolder, config: RunConfig, world: World, *, tensorboard: bool) -> Journal:
     if not world.is_first:
-        return SilentRecord()
+        return Silence()
     writer = board.open_in(folder.path) if tensorboard else None
     return Record(folder.path, has_stages=bool(config.stages), board=writer)
 
@@ -192,8 +203,12 @@ def _compile(made: Assembly, material: Material, say: Callable[[str], None]) -> 
         say(trial.sentence())
 
 
-def _preflight(made: Assembly, material: Material, say: Callable[[str], None]) -> None:
-    for line in preflight.run(made, material, say).lines():
+def _preflight(made: Assembly, material: Material, say: Callable[[str], None], requests: Requests) -> None:
+    try:
+        found = preflight.run(made, material, say, requests.stop.is_set)
+    except preflight.StoppedError:
+        return  # as does the training, before its first step
+    for line in found.lines():
         say(line)
 
 
@@ -242,7 +257,7 @@ def _of_finished(held: RunFolder, said: tuple[str, ...]) -> TrainOutcome:
 
 
 def _fit(
-    made: Assembly, material: Material, folder: RunFolder, record: Record, past: Past | None, requests: Requests
+    made: Assembly, material: Material, folder: RunFolder, record: Journal, past: Past | None, requests: Requests
 ) -> TrainOutcome:
     learner, trained, world = made.learner, made.trained, made.learner.world
     store = Store(folder.checkpoints)
@@ -272,11 +287,8 @@ def _fit(
             if saver is not None:
                 saver.wait()  # what is being written may be what is gone back to
 
-    try:
-        start = past.state if past else None
-        outcome = attempts.repeat(attempt, learner, store, material.identity, record, trained.config, start)
-    except OSError as error:
-        raise DetectorError(_why_not_written(folder, error)) from error
+    start = past.state if past else None
+    outcome = attempts.repeat(attempt, learner, store, material.identity, record, trained.config, start)
     for reason in outcome.unreadable:
         record.say(f"left out of training: {reason}")
     return TrainOutcome(
@@ -291,12 +303,6 @@ def _fit(
             else ()
         ),
     )
-
-
-def _why_not_written(folder: RunFolder, error: OSError) -> str:
-    if not folder.path.exists():
-        return f"{folder.path}: the run folder is gone"
-    return f"{folder.path}: cannot be written ({error.strerror or error}); make room, or see who may write there"
 
 
 def _task(trained: TrainedModel, material: Material, world: World) -> Task:

@@ -8,17 +8,18 @@ bytes in which it was written.
 
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType] - its path is untyped
+from torch import Tensor
 
 from detector import files
 from detector.errors import CheckpointError
@@ -65,6 +66,10 @@ class Loaded:
 class NotWrittenError(Exception):
     """A checkpoint could not be written; the earlier ones stand."""
 
+    def __init__(self, reason: str, cure: str) -> None:
+        super().__init__(reason)
+        self.cure = cure
+
 
 class Store:
     """The checkpoints of one run. Only the process that holds the run's lock may write."""
@@ -94,17 +99,22 @@ class Store:
         number = int(paths[-1].name[:6]) + 1 if paths else 1
         final = self.folder / f"{number:06}-step-{state.learner.steps}"
         temporary = self.folder / f".{final.name}.{os.getpid()}.tmp"
+        bad = model_file.first_not_finite(state.weights())
+        if bad is not None:
+            raise NotWrittenError(
+                f"{bad} holds values that are not finite: the training diverged",
+                "lower optim.lr, if going back to it does not help by itself",
+            )
         try:
-            model_file.require_finite("the weights", state.weights())
             # Not with its parents: where the run's folder is gone, somebody does not want it.
             self.folder.mkdir(exist_ok=True)
             temporary.mkdir()
             _write_parts(temporary, state, identity)
             temporary.rename(final)
             files.sync(self.folder)
-        except (OSError, RuntimeError, SafetensorError, CheckpointError) as error:
+        except (OSError, SafetensorError) as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            raise NotWrittenError(self._reason(error)) from error
+            raise self._not_written(files.os_error(error), state) from error
         for path in self.paths()[:-KEPT]:
             self._remove(path)
         return final
@@ -130,6 +140,15 @@ class Store:
             )
         return None
 
+    def go_back(self, say: Callable[[str], None]) -> Loaded | None:
+        """The newest good one of a run that is going, and from now on its newest."""
+        loaded = self.read_newest()
+        if loaded is not None:
+            for remark in loaded.remarks:
+                say(f"warning: passed over: {remark}")
+            self.set_aside(loaded.path)
+        return loaded
+
     def set_aside(self, newest: Path) -> None:
         """Rename the damaged ones that are newer than `newest`, so that they are neither read again nor counted."""
         for path in self.paths():
@@ -147,12 +166,14 @@ class Store:
             return  # an old checkpoint too many does no harm
         shutil.rmtree(doomed, ignore_errors=True)
 
-    def _reason(self, error: Exception) -> str:
+    def _not_written(self, error: OSError, state: TrainingState) -> NotWrittenError:
         if not self.folder.parent.is_dir():
-            return f"{self.folder.parent}: the run folder is gone"
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error).split("\n", 1)[0]
-        free = shutil.disk_usage(self.folder.parent).free
-        return f"{self.folder}: {reason} ({free >> 20} MB are free)"
+            return NotWrittenError(f"{self.folder.parent}: the run folder is gone", "start anew")
+        reason = f"{self.folder}: {error.strerror or error}"
+        if files.is_full(error):
+            needed = math.ceil(_bytes([state.weights(), state.rest()]) / 10**6)
+            reason += f" ({files.free_megabytes(self.folder)} MB are free, a checkpoint takes {needed} MB)"
+        return NotWrittenError(reason, files.cure(error))
 
 
 def read(path: Path) -> tuple[TrainingState, Identity]:
@@ -181,14 +202,17 @@ def read(path: Path) -> tuple[TrainingState, Identity]:
         return TrainingState.of_parts(weights, rest), Identity(**identity)
     except NotPlainError as error:
         raise CheckpointError(f"{path / REST}: cannot be read safely: {error}") from error
-    except (RuntimeError, OSError, KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        missing = ", ".join(map(str, error.args))
+        raise CheckpointError(f"{path}: lacks {missing}, as if written by another version") from error
+    except (RuntimeError, OSError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: was written by another version ({type(error).__name__}: {error})") from error
 
 
 def _write_parts(folder: Path, state: TrainingState, identity: Identity) -> None:
     tensors = {name: tensor.contiguous() for name, tensor in state.weights().items()}
     save_file(tensors, folder / WEIGHTS)
-    torch.save(state.rest(), folder / REST)
+    torch_file.write(folder / REST, state.rest())
     for name in (WEIGHTS, REST):
         files.sync(folder / name)
     body = {
@@ -200,6 +224,15 @@ def _write_parts(folder: Path, state: TrainingState, identity: Identity) -> None
     (folder / MANIFEST).write_text(_sealed(body), encoding="utf-8")
     files.sync(folder / MANIFEST)
     files.sync(folder)
+
+
+def _bytes(value: object) -> int:
+    """Of all the tensors in it."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if isinstance(value, dict):
+        return sum(_bytes(item) for item in cast("dict[Any, object]", value).values())
+    return sum(map(_bytes, cast("list[object]", value))) if isinstance(value, (list, tuple)) else 0
 
 
 def _sealed(body: Mapping[str, Any]) -> str:

@@ -1,7 +1,6 @@
 """The training loop."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -9,14 +8,14 @@ import torch
 
 from detector.config import RunConfig
 from detector.errors import DataError
-from detector.train import schedule, signals
+from detector.train import schedule
 from detector.train.agreement import Agreement
 from detector.train.clock import Clock
 from detector.train.health import DivergedError, Health, Suspect
+from detector.train.journal import Journal
 from detector.train.keeper import Hooks, Keeper
 from detector.train.learner import Learner
 from detector.train.meter import Meter
-from detector.train.record import Record
 from detector.train.saver import Saver
 from detector.train.shapes import Shapes
 from detector.train.signals import Requests
@@ -60,13 +59,13 @@ def fit(
     task: Task,
     *,
     hooks: Hooks,
-    record: Record,
+    record: Journal,
+    requests: Requests,
     saver: Saver | None = None,
     write_suspect: Callable[[Suspect], str | None] = lambda _: None,
     start: TrainingState | None = None,
-    requests: Requests | None = None,
 ) -> Outcome:
-    """Train until the configured length is reached or a signal asks to stop.
+    """Train until the configured length is reached or a stop is asked for.
 
     The averaged weights, where averaging is on, are what is scored and kept.
 
@@ -75,26 +74,25 @@ def fit(
         task: Settings and data.
         hooks: Called back.
         record: Where progress goes.
+        requests: To stop, or to save; of whoever hears the signals.
         saver: Writes checkpoints; None for none, and in all processes but the first.
         write_suspect: Writes down a step that is not finite, and says where.
         start: Where an earlier process stopped.
-        requests: Of whoever hears the signals; None hears them for the time of this call.
 
     Raises:
         DivergedError: step after step is not finite.
         NoMemoryError: the device has not enough for a step.
         DataError: the images are gone.
     """
-    with signals.heard(record.say) if requests is None else nullcontext(requests) as asked:
-        loop = _Loop(learner, task, hooks, record, saver, write_suspect, asked, start)
-        try:
-            loop.run()
-        except DivergedError as error:
-            error.seconds, error.skipped = loop.seconds, loop.skipped
-            raise
-        except torch.OutOfMemoryError as error:
-            raise NoMemoryError(error, loop.seconds) from error
-        return loop.outcome()
+    loop = _Loop(learner, task, hooks, record, saver, write_suspect, requests, start)
+    try:
+        loop.run()
+    except DivergedError as error:
+        error.seconds, error.skipped = loop.seconds, loop.skipped
+        raise
+    except torch.OutOfMemoryError as error:
+        raise NoMemoryError(error, loop.seconds) from error
+    return loop.outcome()
 
 
 class NoMemoryError(Exception):
@@ -115,7 +113,7 @@ class _Loop:
         learner: Learner,
         task: Task,
         hooks: Hooks,
-        record: Record,
+        record: Journal,
         saver: Saver | None,
         write_suspect: Callable[[Suspect], str | None],
         requests: Requests,

@@ -1,7 +1,7 @@
 """A step that was not finite, as a file: what is needed to compute it again, and what comes of it."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -24,6 +24,8 @@ from detector.train.objective import Objective
 from detector.types import Batch, Preprocess, Targets
 
 FORMAT = "detector-nonfinite-1"
+_MOST_BOXES = 8
+"""That are shown to people."""
 _MODEL = "model."
 """Of an objective: the names of what is the network's own begin so."""
 
@@ -36,6 +38,8 @@ class Replay:
     stage: str
     lr: float
     images: tuple[str, ...]
+    bad_boxes: tuple[str, ...]
+    """Those of the batch that are not finite, with their images."""
     losses: dict[str, float]
     gradient_norms: dict[str, float]
     """Of the parts of the network."""
@@ -43,7 +47,11 @@ class Replay:
     """The first whose output is not finite."""
 
     def text(self) -> str:
-        lines = [f"step {self.step}{f' of stage {self.stage}' if self.stage else ''}, learning rate {self.lr:.2e}"]
+        shown = self.bad_boxes[:_MOST_BOXES]
+        lines = [f"not finite already in the batch: {box}" for box in shown]
+        if len(self.bad_boxes) > len(shown):
+            lines.append(f"not finite already in the batch: {len(self.bad_boxes) - len(shown)} boxes more")
+        lines += [f"step {self.step}{f' of stage {self.stage}' if self.stage else ''}, learning rate {self.lr:.2e}"]
         lines += [f"image     {name}" for name in self.images]
         lines += [f"loss      {name} {value:g}" for name, value in self.losses.items()]
         lines += [f"gradient  {name} {value:g}" for name, value in self.gradient_norms.items()]
@@ -85,10 +93,7 @@ def write(
     }
     path = folder / f"nonfinite-step-{suspect.step}.pt"
     with files.written_whole(path) as temporary:
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # torch does not say that the disk is full
-            raise OSError(str(error).split("\n", 1)[0]) from error
+        torch_file.write(temporary, content)
     return path
 
 
@@ -110,8 +115,11 @@ def replay(path: Path) -> Replay:
 
 def _replayed(path: Path, content: Mapping[str, Any]) -> Replay:
     config = config_file.loads(content["config"], source=str(path))
+    targets = Targets(**content["targets"])
+    bad_boxes = tuple(_bad_boxes(targets, content["files"]))
     if config.distill.teacher is not None:
-        raise ConfigError(f"{path}: a step with a teacher cannot be replayed; look at its images and boxes in the file")
+        why = f"not finite already in the batch: {bad_boxes[0]}" if bad_boxes else "all its boxes are finite"
+        raise ConfigError(f"{path}: a step with a teacher cannot be replayed; {why}; look at its images in the file")
     num_classes, preprocess = len(content["classes"]), Preprocess(**content["preprocess"])
     state = cast("dict[str, Tensor]", content["objective"])
     of_model = {name.removeprefix(_MODEL): tensor for name, tensor in state.items() if name.startswith(_MODEL)}
@@ -124,9 +132,7 @@ def _replayed(path: Path, content: Mapping[str, Any]) -> Replay:
     number: int = content["stage"]
     stage = (config.stages or (stages.EVERYTHING,))[number]
     stages.set_learners(model, stage)
-    batch = Batch(
-        images=content["images"], targets=Targets(**content["targets"]), indices=content["indices"], placements=()
-    )
+    batch = Batch(images=content["images"], targets=targets, indices=content["indices"], placements=())
     found: list[str] = []
     parts = dict(cast("Iterable[tuple[str, nn.Module]]", model.named_modules()))
     hooks = [part.register_forward_hook(_finder(name, found)) for name, part in parts.items() if name]
@@ -142,10 +148,20 @@ def _replayed(path: Path, content: Mapping[str, Any]) -> Replay:
         stage=stage.name if config.stages else "",
         lr=content["lr"],
         images=tuple(content["files"]),
+        bad_boxes=bad_boxes,
         losses=dict(zip(step.losses.terms, cast("list[float]", step.losses.values.tolist()), strict=True)),
         gradient_norms=_norms(objective),
         first_module=found[0] if found else None,
     )
+
+
+def _bad_boxes(targets: Targets, names: Sequence[str]) -> Iterator[str]:
+    """The network may be without fault then: no loss of such a box is finite."""
+    is_there = targets.is_object if targets.is_crowd is None else targets.is_object | targets.is_crowd
+    is_bad = ~targets.boxes.isfinite().all(dim=-1) & is_there
+    for image, row in cast("list[list[int]]", is_bad.nonzero().tolist()):
+        corners = ", ".join(f"{number:g}" for number in cast("list[float]", targets.boxes[image, row].tolist()))
+        yield f"box {row} of {names[image]} (x1, y1, x2, y2 = {corners})"
 
 
 def _finder(name: str, found: list[str]) -> Any:

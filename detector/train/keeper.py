@@ -3,10 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from detector import files
 from detector.model.detector import DetectionModel
 from detector.train import noise
+from detector.train.journal import Journal
 from detector.train.learner import Learner
-from detector.train.record import EvaluationMetrics, Record
+from detector.train.record import EvaluationMetrics
 from detector.train.state import LoopState, Quality
 
 
@@ -38,7 +40,7 @@ class Keeper:
     def __init__(
         self,
         hooks: Hooks,
-        record: Record,
+        record: Journal,
         *,
         is_stopping: Callable[[], bool],
         hurry: Callable[[], bool],
@@ -103,7 +105,8 @@ class Keeper:
         try:
             self._hooks.keep_best(learner.kept)
         except OSError as error:
-            self._record.say(f"warning: the best model so far could not be written ({error.strerror or error})")
+            why = f"({error.strerror or error}); {files.cure(error)}"
+            self._record.say(f"warning: the best model so far could not be written {why}")
             return False
         self._has_best = True
         return True

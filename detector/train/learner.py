@@ -254,6 +254,11 @@ class Learner:
         """
         if (state.average is None) != (self._average is None):
             raise CheckpointError("the state has an average of the weights and the settings have none, or the opposite")
+        late = [name for name, start in (state.average_starts or {}).items() if start > state.steps]
+        if late:
+            raise CheckpointError(
+                f"the state is not whole: it is of step {state.steps}, and its average of {late[0]} begins later"
+            )
         try:
             self.objective.load_state_dict(state.objective)
             # A copy: the optimizer would go on in the very tensors of the state.

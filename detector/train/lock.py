@@ -3,10 +3,12 @@
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from detector import files
 from detector.errors import ConfigError
 
 FILE = ".detector-lock"  # nobody else's name: where it lies, a run is
@@ -27,9 +29,13 @@ class RunLock:
         """Take it.
 
         Raises:
-            ConfigError: another process has it.
+            ConfigError: another process has it, or it cannot be made.
         """
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            cure = f"{files.cure(error)}, and run the same command again"
+            raise ConfigError(f"{self._path}: cannot be written ({error.strerror}); {cure}") from error
         deadline = time.monotonic() + PATIENCE
         while not _taken(self._file):
             if time.monotonic() > deadline:
@@ -40,8 +46,9 @@ class RunLock:
                     "choose another --out"
                 )
             time.sleep(0.1)
-        os.ftruncate(self._file, 0)
-        os.write(self._file, f"{os.getpid()}\n".encode())
+        with suppress(OSError):  # on a full disk it is held all the same
+            os.ftruncate(self._file, 0)
+            os.write(self._file, f"{os.getpid()}\n".encode())
         return self
 
     def __exit__(

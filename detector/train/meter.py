@@ -11,8 +11,9 @@ from torch import Tensor
 
 from detector.train.clock import Clock
 from detector.train.distillation import FEATURES
+from detector.train.journal import Journal
 from detector.train.learner import Learned, Learner
-from detector.train.record import BranchMetrics, CosineMetrics, Record, StepMetrics
+from detector.train.record import BranchMetrics, CosineMetrics, StepMetrics
 from detector.train.waiting import Waiting
 
 SECONDS_BETWEEN_RECORDS = 2.0
@@ -24,7 +25,7 @@ class Meter:
 
     def __init__(
         self,
-        record: Record,
+        record: Journal,
         learner: Learner,
         waiting: Waiting,
         *,

@@ -1,10 +1,12 @@
 """The folder of one run: what a reader needs to know what was done, written before the first step."""
 
-import errno
 import hashlib
 import json
+import math
+import os
 import platform
 import sys
+import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +18,8 @@ from detector.config import RunConfig
 from detector.errors import ConfigError
 from detector.train import lock, run_status
 from detector.types import LabelMap, Preprocess
+
+_AGAIN = "the same command goes on from the last checkpoint"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +97,17 @@ def last_unfinished(parent: Path = Path("runs")) -> Path:
     Raises:
         ConfigError: it is finished, or there is none.
     """
-    runs = sorted(path for path in parent.glob("train-*") if existing(path))
-    if not runs or _is_finished(runs[-1]):
-        raise ConfigError(f"{parent}: its last run is finished, or there is none; name one with --out")
-    return runs[-1]
+    runs = sorted((path for path in parent.glob("train-*") if existing(path)), key=lambda path: (len(path.name), path))
+    if not runs:
+        raise ConfigError(f"{parent}: holds no run to resume; name the folder of one with --out, or leave --resume out")
+    if not _is_finished(runs[-1]):
+        return runs[-1]
+    unfinished = [str(path) for path in runs if not _is_finished(path)]
+    others = f"; not finished: {', '.join(unfinished[-3:])}" if unfinished else ""
+    raise ConfigError(
+        f"{runs[-1]}: the last run is finished{others}; name the one to go on with by --out, and a length with it if "
+        "it is to become longer"
+    )
 
 
 def _is_finished(run: Path) -> bool:
@@ -112,14 +123,20 @@ class SplitFingerprint:
 
     annotations: str
     """Absolute: `report` may be called from elsewhere."""
+    image_folder: str
     sha256: str
     images: int
     objects: int
 
 
-def fingerprint(annotations: Path, *, images: int, objects: int) -> SplitFingerprint:
-    digest = hashlib.sha256(annotations.read_bytes()).hexdigest()
-    return SplitFingerprint(annotations=str(annotations.absolute()), sha256=digest, images=images, objects=objects)
+def fingerprint(annotations: Path, image_folder: Path, *, images: int, objects: int) -> SplitFingerprint:
+    return SplitFingerprint(
+        annotations=str(annotations.absolute()),
+        image_folder=str(image_folder.absolute()),
+        sha256=hashlib.sha256(annotations.read_bytes()).hexdigest(),
+        images=images,
+        objects=objects,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,8 +185,43 @@ def claim(out: Path | None, *, prefix: str = "train") -> RunFolder:
         folder = _next_free(Path("runs"), prefix) if out is None else out
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(out or Path("runs"), error) from error
+        raise ConfigError(why_unwritable(RunFolder(path=out or Path("runs")), error)) from error
     return RunFolder(path=folder)
+
+
+def why_unwritable(folder: RunFolder, error: OSError) -> str:
+    """What to say of a file of a run; one that has checkpoints is to go on where it is."""
+    what = f"{error.filename or folder.path}: cannot be written ({error.strerror or error})"
+    try:
+        checkpoints = [path for path in folder.checkpoints.iterdir() if not path.name.startswith(".")]
+        needed = max((_size(path) for path in checkpoints), default=0) / 10**6
+    except OSError:
+        checkpoints, needed = [], 0
+    if files.is_full(error):
+        room = f"; {files.free_megabytes(folder.path)} MB are free"
+        wanted = f", {math.ceil(needed)} MB for the next checkpoint," if needed else ""
+        return f"{what}{room}; free some space{wanted} and run the same command again"
+    if checkpoints:
+        return f"{what}; {files.cure(error)}, and run the same command again"
+    return f"{what}; choose another --out"
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def why_stopped(folder: RunFolder, error: OSError) -> str:
+    """What to say where the system refused something while a run was going."""
+    if not folder.path.exists():
+        return f"{folder.path}: the run folder is gone"
+    if not isinstance(error.filename, (str, bytes)):
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{where.name} in {Path(where.filename).name}: {error.strerror or error}"
+        return f"{folder.path}: training stopped, since the system refused something ({what}); {_AGAIN}"
+    named = Path(os.fsdecode(error.filename)).absolute()
+    if named.is_relative_to(folder.path.absolute()):
+        return why_unwritable(folder, error)
+    return f"{named}: {error.strerror or error}; training stopped: see to it, and {_AGAIN}"
 
 
 def describe(folder: RunFolder, config: RunConfig, facts: Facts) -> None:
@@ -188,12 +240,7 @@ def describe(folder: RunFolder, config: RunConfig, facts: Facts) -> None:
         files.write_text(folder.path / "data.json", _as_json(data))
         files.write_text(folder.path / "config.yaml", config_file.dump(config))
     except OSError as error:
-        raise _unwritable(folder.path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> ConfigError:
-    cure = "make room" if error.errno == errno.ENOSPC else "choose another --out"
-    return ConfigError(f"{path}: the run folder cannot be written ({error.strerror}); {cure}")
+        raise ConfigError(why_unwritable(folder, error)) from error
 
 
 def _next_free(parent: Path, prefix: str) -> Path:

@@ -3,20 +3,13 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from detector.errors import DetectorError
 from detector.train.checkpoint import Identity, NotWrittenError, Store
+from detector.train.journal import Journal
 from detector.train.state import TrainingState
 
 LARGEST_STALL = 0.02  # of the time between two checkpoints
-
-
-class Journal(Protocol):
-    """Who is told."""
-
-    def say(self, text: str) -> None: ...
-    def saved(self, step: int) -> None: ...
 
 
 class Saver:
@@ -82,8 +75,7 @@ class Saver:
             ) from failure
         stands = "there is none yet" if self._good_step is None else f"that of step {self._good_step} stands"
         self._journal.say(
-            f"warning: no checkpoint of step {self._step}: {failure}; {stands}; training goes on: make room, "
-            "or stop and continue from it"
+            f"warning: no checkpoint of step {self._step}: {failure}; {stands}; training goes on; {failure.cure}"
         )
 
     def _write(self, state: TrainingState) -> None:

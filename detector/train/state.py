@@ -160,7 +160,8 @@ class TrainingState:
         """From what `weights` and `rest` gave.
 
         Raises:
-            KeyError, TypeError: something is missing or too much.
+            KeyError: something is missing; it names it.
+            TypeError: something is of another kind, or too much.
         """
         learner = dict(rest["learner"])
         learner["objective"] = _below(MODEL, weights)
@@ -171,6 +172,8 @@ class TrainingState:
             loop[name] = None if loop[name] is None else _quality(loop[name])
         _require_all(LearnerState, learner)
         _require_all(LoopState, loop)
+        for one in (rest["random"], *rest["others"]):
+            _require_all(RandomStreams, one)
         return cls(
             learner=LearnerState(**learner),
             loop=LoopState(**loop),

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from detector.config import DataConfig
 from detector.data import loader
-from detector.train.record import Record
+from detector.train.journal import Journal
 from detector.types import Batch
 
 LARGEST_SHARE = 0.1  # of the time, beyond which the reader of images is worth a change
@@ -15,7 +15,7 @@ SECONDS_TO_JUDGE = 20.0  # a slow file or two are no reason for advice
 class Waiting:
     """Seconds between asking for a batch and having it, on the clock of the host: nothing waits for a device."""
 
-    def __init__(self, record: Record, config: DataConfig, trainers: int = 1) -> None:
+    def __init__(self, record: Journal, config: DataConfig, trainers: int = 1) -> None:
         self._record = record
         self._config = config
         self._trainers = trainers

@@ -25,7 +25,6 @@ from torchvision.ops import FrozenBatchNorm2d
 from detector import cli, files
 from detector.data import dataset
 from detector.model import backbone, inference
-from detector.run import preflight
 from detector.train import checkpoint, heartbeat
 from detector.train.learner import Learner
 from detector.train.saver import Saver
@@ -135,7 +134,7 @@ def kill_in_save(number: int) -> None:
         return call
 
     checkpoint.save_file = counted(checkpoint.save_file)
-    checkpoint.torch.save = counted(torch.save)
+    torch.save = counted(torch.save)
     files.sha256 = counted(files.sha256)
     files.sync = counted(files.sync)
     Path.rename = counted(Path.rename)  # type: ignore[method-assign]
@@ -157,14 +156,14 @@ def signal_at_step(which: int) -> Callable[[int], None]:
 
 
 def signal_in_preflight(number: int) -> None:
-    """The signal of this number, before the first step."""
-    measure = preflight.run
+    """The signal of this number in the first step that is tried."""
+    rehearse = Learner.rehearse
 
-    def run(*args: Any, **kwargs: Any) -> Any:
+    def struck(self: Learner, *args: Any, **kwargs: Any) -> None:
         os.kill(os.getpid(), number)
-        return measure(*args, **kwargs)
+        rehearse(self, *args, **kwargs)
 
-    preflight.run = run
+    Learner.rehearse = struck  # type: ignore[method-assign]
 
 
 def kill_in_scoring(number: int) -> None:

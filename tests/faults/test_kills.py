@@ -47,9 +47,10 @@ def test_killed_at_a_step_and_started_again(data: Path, tmp_path: Path, undistur
     assert (out / "metrics.jsonl").read_bytes() == before
 
 
-def test_killed_in_a_save(data: Path, tmp_path: Path, undisturbed: Path) -> None:
+@pytest.mark.parametrize("moment", [9, 25], ids=["the first", "another"])
+def test_killed_in_a_save(moment: int, data: Path, tmp_path: Path, undisturbed: Path) -> None:
     out = tmp_path / "run"
-    code, _ = child(data, out, *steps(STEPS), *RUN, fault="kill-in-save=25")
+    code, _ = child(data, out, *steps(STEPS), *RUN, fault=f"kill-in-save={moment}")
     assert code == -signal.SIGKILL
     finish(data, out, undisturbed)
     assert not [path for path in (out / "checkpoints").iterdir() if path.name.startswith(".")]
@@ -107,7 +108,8 @@ def test_signals_before_the_first_step_are_heard(data: Path, tmp_path: Path, und
     code, errors = child(data, out, *steps(STEPS), *RUN, fault=f"signal-in-preflight={signal.SIGTERM.value}")
     assert code == 128 + signal.SIGTERM, errors
     assert json.loads((out / "status.json").read_text())["reason"] == "SIGTERM at step 0"
-    finish(data, out, undisturbed)
+    assert "preflight: about" not in errors  # it ended there
+    assert "preflight: about" in finish(data, out, undisturbed)
     other = tmp_path / "other"
     code, errors = child(data, other, *steps(STEPS), *RUN, fault=f"signal-in-preflight={signal.SIGUSR1.value}")
     assert code == 0, errors
@@ -126,3 +128,15 @@ def test_struck_again_and_again(kind: str, strike: int, data: Path, tmp_path: Pa
         code, errors = child(data, out, *steps(STEPS), *RUN, fault=f"{kind}={number}")
         assert code in (0, -signal.SIGKILL, 128 + signal.SIGTERM), errors
     finish(data, out, undisturbed)
+
+
+@pytest.mark.faults
+def test_struck_many_times_in_one_run(data: Path, tmp_path: Path) -> None:
+    """Ten steps are done between two kills, of which those since the last checkpoint are lost."""
+    out, alone, count = tmp_path / "run", tmp_path / "alone", 10 * STRIKES
+    for number in range(5, count, 10):
+        code, errors = child(data, out, *steps(count), *RUN, fault=f"kill-at-step={number}")
+        assert code == -signal.SIGKILL, errors
+    assert child(data, out, *steps(count), *RUN)[0] == 0
+    assert child(data, alone, *steps(count), *RUN)[0] == 0
+    assert weights_sum(out) == weights_sum(alone)

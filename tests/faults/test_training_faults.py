@@ -1,5 +1,6 @@
 """What goes wrong while a run is going: each is said, and nothing that was learned is lost."""
 
+import itertools
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from detector.train import run_folder
 from detector.train.checkpoint import REST, Store
 from detector.train.learner import Learner
 from detector.train.lock import RunLock
+from detector.train.saver import Saver
 from tests.faults import modes
 from tests.faults.child import NarrowBackbone
 from tests.faults.conftest import RUN, steps, weights_sum
@@ -100,6 +102,7 @@ def test_a_step_that_is_not_finite_is_left_out_counted_and_can_be_replayed(
     assert "the gradient of step 5" in said
     assert "nan" in again["gradient_norms"].values()
     assert len(again["images"]) == 2
+    assert again["bad_boxes"][0].startswith(f"box 0 of {again['images'][0]} (x1, y1, x2, y2 = nan")
 
 
 def test_a_run_that_diverges_goes_back_with_half_the_rate_and_then_stops(
@@ -134,6 +137,44 @@ def test_a_run_that_recovers_after_going_back_ends_well(
     assert rows == sorted(rows)
 
 
+def test_an_average_that_is_not_finite_is_neither_saved_nor_scored(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training itself sees nothing of it: no loss is of the average."""
+    learn, left = Learner.learn, [1]
+
+    def spoilt(self: Learner, *args: Any, **kwargs: Any) -> Any:
+        learned = learn(self, *args, **kwargs)
+        if self.steps == 5 and left:
+            left.pop()
+            next(self.kept.parameters()).data.fill_(float("nan"))
+        return learned
+
+    monkeypatch.setattr(Learner, "learn", spoilt)
+    save = Saver.save
+    monkeypatch.setattr(Saver, "save", lambda self, capture, wait=False: save(self, capture, wait=True))
+    monkeypatch.setattr(Saver, "is_due", property(lambda _: True))
+    out = tmp_path / "run"
+    assert run(data, out, 12) == 0  # scored after 4, 8 and 12
+    said = capsys.readouterr().err
+    assert re.search(r"warning: no checkpoint of step 5: average\.\S+ holds values that are not finite", said)
+    assert (
+        "that of step 4 stands; training goes on; lower optim.lr, if going back to it does not help by itself" in said
+    )
+    assert "what the model says of the validation images is not finite: back to step 4, with 0.5 of the" in said
+    state = newest(out)
+    assert (state.learner.steps, state.loop.rollbacks, state.loop.finished) == (12, 1, True)
+    assert all(tensor.isfinite().all() for tensor in state.weights().values())
+
+
+def test_a_clock_that_jumps_changes_nothing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(data, tmp_path / "straight", 4) == 0
+    now = itertools.cycle([0.0, 4e9, 1e9])
+    monkeypatch.setattr("time.time", lambda: next(now))
+    assert run(data, tmp_path / "jumping", 4) == 0
+    assert weights_sum(tmp_path / "jumping") == weights_sum(tmp_path / "straight")
+
+
 def test_too_little_memory_takes_the_batch_in_parts(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,26 +196,27 @@ def test_too_little_memory_takes_the_batch_in_parts(
     assert "set a smaller data.batch_size" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_keeps_the_earlier_checkpoint_and_training_goes_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from detector.train import checkpoint
-
     save = torch.save
     calls: list[int] = []
 
-    def full(*args: Any) -> None:
+    def full(content: Any, file: Any) -> None:
         calls.append(1)
         if len(calls) == 3:
-            raise OSError(28, "No space left on device")
-        save(*args)
+            with Path("/dev/full").open("wb") as file:
+                save(content, file)
+        save(content, file)
 
-    monkeypatch.setattr(checkpoint.torch, "save", full)
+    monkeypatch.setattr(torch, "save", full)
     out = tmp_path / "run"
     assert run(data, out, 6) == 0
     said = capsys.readouterr().err
-    assert "No space left on device" in said
-    assert "MB are free" in said
+    assert re.search(r"No space left on device \(\d+ MB are free, a checkpoint takes 1 MB\); that of step", said)
+    assert "training goes on; free some space" in said
+    assert "enforce" not in said
     assert newest(out).loop.finished
 
 
@@ -207,7 +249,7 @@ def test_a_run_folder_that_becomes_read_only_keeps_what_it_has(
         assert f"warning: {out}: the record of the run cannot be written (Permission denied)" in said
         assert f"warning: no checkpoint of step 4: {out / 'checkpoints'}: Permission denied" in said
         assert re.search("that of step [23] stands; training goes on", said)
-        assert re.search(rf"error: {re.escape(str(out))}: cannot be written \(.*Permission denied", said)
+        assert f"error: {out}/last.safetensors: cannot be written (Permission denied); see who may write" in said
         for folder in (out, out / "checkpoints"):
             folder.chmod(0o755)
         assert newest(out).learner.steps in (2, 3)
@@ -382,6 +424,27 @@ def test_a_reader_of_what_is_said_may_leave(data: Path, tmp_path: Path) -> None:
 def test_nothing_to_resume_is_an_error(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(data, tmp_path / "run", 4, "--resume") == 2
     assert "holds no run to resume" in capsys.readouterr().err
+
+
+def test_a_run_knows_its_data(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(data, "data")
+    assert train(["--resume"]) == 2
+    assert "error: runs: holds no run to resume" in capsys.readouterr().err
+    assert train(["data", *steps(2), *RUN]) == 0
+    assert train(["--resume"]) == 2
+    assert "error: runs/train-001: the last run is finished; name the one to go on with" in capsys.readouterr().err
+    longer = ["--resume", "--out", "runs/train-001", "--steps", "3", "--device", "cpu"]
+    assert train(longer) == 0
+    assert newest(Path("runs/train-001")).learner.steps == 3
+    Path("data").rename("elsewhere")
+    capsys.readouterr()
+    assert train([*longer, "--steps", "4"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path / 'data' / 'train.json'}: the train data of runs/train-001 are no longer")
+    assert train(["elsewhere", *longer, "--steps", "4"]) == 0
 
 
 def test_status_for_people_and_programs(short: Path, capsys: pytest.CaptureFixture[str]) -> None:

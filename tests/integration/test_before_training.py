@@ -15,6 +15,7 @@ from detector import config_file
 from detector.cli import train
 from detector.config import RunConfig
 from detector.model import detector as network
+from detector.model import inference
 from detector.run import assembly, batch_size, material, memory, preflight
 from detector.run.assembly import Assembly
 from detector.run.data_paths import DataPaths
@@ -123,6 +124,38 @@ def test_a_run_ends_with_the_same_bytes_without_it(
         assert ("preflight: about" in capsys.readouterr().err) == (name == "with")
         monkeypatch.setattr("detector.run.training._preflight", lambda *_: None)
     assert sums[0] == sums[1]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 8])
+def test_a_stop_takes_effect_between_its_parts(number: int, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two scored batches, then two steps in each of three phases."""
+    of, gathered_material = made(data)
+    done: list[str] = []
+
+    def counted(name: str, work: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            done.append(name)
+            return work(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(Learner, "rehearse", counted("step", Learner.rehearse))
+    monkeypatch.setattr(inference, "detect", counted("scored", inference.detect))
+    before = digest(of.learner)
+    if number == 8:
+        preflight.run(of, gathered_material, lambda _: None, lambda: len(done) >= number)
+    else:
+        with pytest.raises(preflight.StoppedError):
+            preflight.run(of, gathered_material, lambda _: None, lambda: len(done) >= number)
+    assert done == [*["scored"] * 2, *["step"] * 6][:number]
+    assert digest(of.learner) == before
+
+
+def test_a_stop_before_the_first_image_is_read(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of, gathered_material = made(data)
+    monkeypatch.setattr(preflight, "EvaluationSet", None)
+    with pytest.raises(preflight.StoppedError):
+        preflight.run(of, gathered_material, lambda _: None, lambda: True)
 
 
 def test_it_stands_in_the_log_and_not_in_that_of_a_run_that_goes_on(

@@ -183,7 +183,7 @@ def test_report_finds_the_data_from_elsewhere(
     run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(data)
-    noted = run_folders.fingerprint(Path("val.json"), images=3, objects=9)
+    noted = run_folders.fingerprint(Path("val.json"), Path("images"), images=3, objects=9)
     assert noted.annotations == str(data / "val.json")
     content = json.loads((run / "data.json").read_text())
     content["splits"]["val"]["annotations"] = "shapes/val.json"  # as earlier versions noted it

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors import SafetensorError
 
 from detector import files
 from detector.errors import CheckpointError
@@ -102,6 +103,24 @@ def test_damage_is_found_and_the_one_before_is_taken(store: Store, part: str, ho
     assert step == 5
     assert len(remarks) == 1
     assert str(file) in remarks[0]
+
+
+def test_going_back_puts_aside_what_is_damaged_and_says_it(store: Store) -> None:
+    for step in (5, 9):
+        store.write(state(step), IDENTITY)
+    (store.paths()[-1] / REST).write_bytes(b"")
+    said: list[str] = []
+    loaded = store.go_back(said.append)
+    assert loaded is not None
+    assert loaded.state.learner.steps == 5
+    assert len(said) == 1
+    assert said[0].startswith(
+        f"warning: passed over: {store.folder / '000002-step-9' / REST}: the checksum does not fit"
+    )
+    assert [path.name for path in store.paths()] == ["000001-step-5"]
+    store.write(state(5), IDENTITY)  # as is done with another rate
+    assert [path.name for path in store.paths()] == ["000001-step-5", "000002-step-5"]
+    assert (store.folder / "000002-step-9.damaged").is_dir()
 
 
 @given(part=st.sampled_from(PARTS), place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
@@ -217,20 +236,34 @@ def test_a_device_in_place_of_a_part_is_not_read(store: Store, part: str) -> Non
 
 def test_weights_that_are_not_finite_are_not_written(store: Store) -> None:
     store.write(state(5), IDENTITY)
-    with pytest.raises(NotWrittenError, match="not finite"):
+    with pytest.raises(NotWrittenError, match=r"\.w holds values that are not finite: the training diverged$") as e:
         store.write(state(6, value=float("nan")), IDENTITY)
+    assert e.value.cure == "lower optim.lr, if going back to it does not help by itself"
     assert newest(store) == (5, ())
 
 
 def test_a_full_disk_leaves_the_earlier_one_and_nothing_else(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.write(state(5), IDENTITY)
 
-    def full(*args: object) -> None:
-        raise RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 704 vs 598\nmore")
+    save = torch.save
 
-    monkeypatch.setattr(checkpoint.torch, "save", full)
-    with pytest.raises(NotWrittenError, match=r"unexpected pos 704 vs 598 \(\d+ MB are free\)"):
-        store.write(state(6), IDENTITY)
+    def no_room_for_torch(content: object, _: object) -> None:
+        with Path("/dev/full").open("wb") as file:
+            save(content, file)
+
+    def no_room_for_safetensors(*_: object) -> None:  # which would put a file in the place of the device
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    said = r"checkpoints: No space left on device \(\d+ MB are free, a checkpoint takes 1 MB\)$"
+    for name, function in (
+        ("torch.save", no_room_for_torch),
+        ("detector.train.checkpoint.save_file", no_room_for_safetensors),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(name, function)
+            with pytest.raises(NotWrittenError, match=said) as caught:
+                store.write(state(6), IDENTITY)
+        assert caught.value.cure == "free some space"
     assert [path.name for path in store.folder.iterdir()] == ["000001-step-5"]
 
 

@@ -16,12 +16,13 @@ from detector import config_file, recipes
 from detector.config import RunConfig
 from detector.model import detector as network
 from detector.model.detector import DetectionModel
-from detector.train import engine
+from detector.train import engine, signals
 from detector.train.engine import Outcome, Task
 from detector.train.health import DivergedError
 from detector.train.keeper import Hooks
 from detector.train.learner import Learner
 from detector.train.record import Record
+from detector.train.signals import Requests
 from detector.train.state import Quality
 from detector.types import Batch, BatchShape, Placement, Preprocess, Targets
 
@@ -101,8 +102,8 @@ def fit(
             yield make(step, shape)
 
     learner = Learner(model, config, dtype=torch.float32)
-    with Record(folder) as record:
-        outcome = engine.fit(learner, task(config, batches), hooks=calls.hooks(), record=record)
+    with Record(folder) as record, signals.heard(record.say) as requests:
+        outcome = engine.fit(learner, task(config, batches), hooks=calls.hooks(), record=record, requests=requests)
     return outcome, model
 
 
@@ -157,10 +158,10 @@ def test_the_best_model_is_confirmed_at_the_end_unless_the_run_was_interrupted(t
         hooks = replace(calls.hooks(), confirm=lambda should_stop, kept=confirmed: kept.append("confirmed"))
         config = settings(length__evaluations=1)
         model = network.build(config, num_classes=2, preprocess=Preprocess(canvas_hw=CANVAS))
-        with Record(tmp_path / name) as record:
+        with Record(tmp_path / name) as record, signals.heard(record.say) as requests:
             learner = Learner(model, config, dtype=torch.float32)
             batches = task(config, lambda shapes, first: (batch(shape) for shape in shapes))
-            engine.fit(learner, batches, hooks=hooks, record=record)
+            engine.fit(learner, batches, hooks=hooks, record=record, requests=requests)
         assert confirmed == expected
 
 
@@ -285,6 +286,7 @@ def test_without_a_validation_split_the_last_weights_are_the_best(tmp_path: Path
             task(config, lambda shapes, first: (batch(shape) for shape in shapes)),
             hooks=hooks,
             record=record,
+            requests=Requests(),
         )
     assert calls.kept == ["last", "best"]
     assert outcome.best is None
@@ -318,5 +320,6 @@ def test_without_averaging_the_trained_model_itself_is_kept(tmp_path: Path) -> N
             task(config, lambda shapes, first: (batch(shape) for shape in shapes)),
             hooks=Hooks(evaluate=hooks.evaluate, keep_best=hooks.keep_best, keep_last=kept.append),
             record=record,
+            requests=Requests(),
         )
     assert kept == [model]

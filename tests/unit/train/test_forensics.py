@@ -53,6 +53,34 @@ def test_names_of_images_are_text(written: Path) -> None:
     assert again.first_module is None
 
 
+def test_boxes_that_are_not_finite_are_named_before_anything_else(written: Path, tmp_path: Path) -> None:
+    assert forensics.replay(written).bad_boxes == ()
+
+    def spoil(content: dict[str, Any]) -> None:
+        targets = content["targets"]
+        targets["is_object"][1:] = False
+        targets["is_object"][1, 0] = True
+        targets["boxes"][1, 0] = torch.tensor([1.0, 2.0, float("inf"), float("nan")])
+        targets["boxes"][2] = float("nan")  # rows of nothing
+
+    again = forensics.replay(changed(written, tmp_path / "a.pt", spoil))
+    said = "box 0 of b (x1, y1, x2, y2 = 1, 2, inf, nan)"
+    assert again.bad_boxes == (said,)
+    assert again.text().split("\n")[0] == f"not finite already in the batch: {said}"
+    assert again.values()["bad_boxes"] == (said,)
+    assert again.first_module is None
+
+    def spoil_all(content: dict[str, Any]) -> None:
+        content["targets"]["boxes"] = content["targets"]["boxes"][:, :1].repeat(1, 5, 1).fill_(float("nan"))
+        content["targets"]["labels"] = content["targets"]["labels"][:, :1].repeat(1, 5)
+        content["targets"]["is_object"] = torch.ones(3, 5, dtype=torch.bool)
+        content["targets"]["is_crowd"] = None
+
+    lines = forensics.replay(changed(written, tmp_path / "b.pt", spoil_all)).text().split("\n")
+    assert lines[7].startswith("not finite already in the batch: box 2 of b")
+    assert lines[8] == "not finite already in the batch: 7 boxes more"
+
+
 class Evil:
     def __init__(self, path: Path) -> None:
         self.path = path
