@@ -29,7 +29,8 @@ def written_whole(path: Path, *, durable: bool = True) -> Generator[Path]:
         if durable:
             sync(path.parent)
     except OSError as error:
-        if error.filename in (None, str(temporary)):  # a write names no file, and this one nobody knows
+        # A write names no file, and this one nobody knows. An error with a text alone would lose it.
+        if error.errno is not None and error.filename in (None, str(temporary)):
             error.filename = str(path)
         raise
     finally:
