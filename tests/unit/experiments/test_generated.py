@@ -1,6 +1,5 @@
 """The data sets that the automatic recipe is measured on."""
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -10,22 +9,14 @@ import numpy as np
 import pytest
 
 from detector.data import coco
+from tests.unit.experiments import script
 
-FILE = Path(__file__).parents[3] / "tools" / "experiments" / "generated.py"
 COUNTS = {"train": 3, "val": 1}
 
 
 @pytest.fixture(scope="module")
 def generated() -> ModuleType:
-    import sys
-
-    spec = importlib.util.spec_from_file_location("generated", FILE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["generated"] = module  # dataclasses look for it there
-    spec.loader.exec_module(module)
-    return module
+    return script.load("generated")
 
 
 @pytest.mark.parametrize("place", [0, 1])
