@@ -42,7 +42,7 @@ class Fault:
     file_name: str
     category: str
     fault: str
-    """unlabelled, nothing there, wrong class, or box off."""
+    """unlabelled, nothing there, doubled, wrong class, or box off."""
     bbox: tuple[float, ...]
     """Left, top, width, height in pixels of the picture."""
     annotation: int | None = None
