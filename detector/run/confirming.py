@@ -4,11 +4,12 @@ The file is loaded from the disk and run as `detector eval` runs it, what it fin
 The results stay beside the model, where `detector report` looks for them.
 
 A run whose scores are not confirmed is not finished: the same command looks at the file again, and where the file was
-moved away, it scores the last model and takes that.
+moved away, it scores the last model and takes that. So it does where a run is finished and its file was lost later.
 """
 
 import dataclasses
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
@@ -37,6 +38,7 @@ SCORED_ON: Final = "scored_on"
 CONFIRMED: Final = "confirmed"
 """Digest of the file whose scores were."""
 CLOSE: Final = 1e-3
+_RESULTS: Final = "eval-val"
 _OF_SIZE: Final = (0, 0, 0, 1, 2, 3, 0, 0, 0, 1, 2, 3)  # range of areas of each of the twelve
 
 
@@ -94,27 +96,43 @@ def of_finished(folder: RunFolder, material: Material, world: World) -> tuple[st
     """
     if material.val_columns is None:
         return ()
+    split = SplitFiles(annotations=material.val_columns.annotations, images=material.val_columns.images)
+    now = circumstances(material.config, material.identity, world)
+    dtype = material.facts.dtype
     if not world.share(folder.best.is_file() if world.is_first else None):
-        return (f"{folder.best} is gone; {folder.last} is the model of the last step",)
+        if not world.share(folder.last.is_file() if world.is_first else None):
+            return (f"{folder.best} and {folder.last.name} are gone",)
+        return _take_last(folder, split, world, now, dtype)
     if world.share(_is_confirmed(folder) if world.is_first else None):
         return ()
     said: list[str] = []
-    confirm(
-        folder,
-        SplitFiles(annotations=material.val_columns.annotations, images=material.val_columns.images),
-        world,
-        circumstances(material.config, material.identity, world),
-        say=said.append,
-        should_stop=lambda: False,
-        dtype=material.facts.dtype,
-    )
+    confirm(folder, split, world, now, say=said.append, should_stop=lambda: False, dtype=dtype)
     return tuple(said)
+
+
+def _take_last(
+    folder: RunFolder, split: SplitFiles, world: World, now: Mapping[str, Any], dtype: torch.dtype
+) -> tuple[str, ...]:
+    """Score the last model of a finished run, and let it take the place of the best one, which is gone."""
+    with _at_hand(folder.last, world) as last:
+        seen = scoring.look([last], split, world, dtype=dtype)
+    if not world.is_first or seen is None:
+        return ()
+    truth = coco.read_truth(seen.annotations)
+    scores = coco.score_against(truth, seen.results, source=str(folder.last))
+    # The model comes after its scores: a process that is killed between leaves none that is called the best.
+    _write_tree(folder, {**text.as_json(scores), SCORED_ON: dict(now), CONFIRMED: files.sha256(folder.last)})
+    with files.written_whole(folder.best) as temporary:
+        shutil.copyfile(folder.last, temporary)
+    with suppress(ConfigError), scoring.claimed(folder.path / _RESULTS) as place:  # else the report scores anew
+        scoring.scored(place, dataclasses.replace(seen, checkpoints=(folder.best,)), truth)
+    return (f"{folder.best.name} was gone: {folder.last.name} is in its place, AP {scores.ap:.3f}",)
 
 
 def without_lost(folder: RunFolder, loaded: Loaded) -> Loaded:
     """The checkpoint; where the file of the best model is gone, the next model that is scored will be the best."""
     loop = loaded.state.loop
-    if loop.best is None or loop.finished or folder.best.is_file():
+    if loop.best is None or folder.best.is_file():
         return loaded
     state = dataclasses.replace(loaded.state, loop=dataclasses.replace(loop, best=None))
     remark = f"{folder.best.name} is gone: the next model that is scored takes its place"
@@ -130,8 +148,7 @@ def _is_confirmed(folder: RunFolder) -> bool:
 
 def _note_confirmed(folder: RunFolder) -> None:
     with suppress(OSError):  # it is looked at once more than needed, then
-        tree = {**_tree(folder), CONFIRMED: files.sha256(folder.best)}
-        files.write_text(folder.best_scores, json.dumps(tree, indent=2, allow_nan=False) + "\n")
+        _write_tree(folder, {**_tree(folder), CONFIRMED: files.sha256(folder.best)})
 
 
 def _verdict(folder: RunFolder, seen: Seen | None, now: Mapping[str, Any]) -> str:
@@ -144,7 +161,7 @@ def _verdict(folder: RunFolder, seen: Seen | None, now: Mapping[str, Any]) -> st
     scores, scored_on = noted
     truth = coco.read_truth(seen.annotations)
     try:
-        with scoring.claimed(folder.path / "eval-val") as place:
+        with scoring.claimed(folder.path / _RESULTS) as place:
             written = scoring.scored(place, seen, truth).results_path
             found = coco.score_against(truth, Results.read(written), source=str(written))
     except ConfigError as error:  # no reason to fail: nothing says that the numbers differ
@@ -198,6 +215,10 @@ def _noted(folder: RunFolder) -> tuple[Scores, Mapping[str, Any]] | None:
         return text.of_json(tree), tree[SCORED_ON]
     except (OSError, ValueError, KeyError):
         return None
+
+
+def _write_tree(folder: RunFolder, tree: Mapping[str, Any]) -> None:
+    files.write_text(folder.best_scores, json.dumps(tree, indent=2, allow_nan=False) + "\n")
 
 
 def _tree(folder: RunFolder) -> dict[str, Any]:

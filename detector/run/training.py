@@ -27,7 +27,7 @@ from detector.run.data_paths import DataPaths
 from detector.run.material import Material
 from detector.run.model_keeper import ModelKeeper, read_scores
 from detector.run.preflight import Forecast
-from detector.train import board, distributed, engine, forensics, run_folder, signals
+from detector.train import board, distributed, engine, forensics, run_folder, run_status, signals
 from detector.train.checkpoint import Loaded, Store
 from detector.train.distributed import World
 from detector.train.engine import Outcome, Task
@@ -105,7 +105,7 @@ def _train(
         if held is not None and loaded is not None:
             past = _past(held, loaded, material, resume=resume)
             if past.state.loop.finished:
-                return _of_finished(held, confirming.of_finished(held, material, world))
+                return _of_finished(held, material, world)
         elif auto_batch:
             material = batch_size.choose(material, init, auto_batch, world)
         made = assembly.build(material, init, world, past)
@@ -245,12 +245,21 @@ def _past(held: RunFolder, loaded: Loaded, material: Material, *, resume: bool) 
     return Past(loaded=loaded, state=state, remarks=(*loaded.remarks, *remarks, *said))
 
 
-def _of_finished(held: RunFolder, said: tuple[str, ...]) -> TrainOutcome:
+def _of_finished(held: RunFolder, material: Material, world: World) -> TrainOutcome:
+    """A run that has nothing to do but to look whether its best model still is what it was."""
+    try:
+        said = confirming.of_finished(held, material, world)
+    except CheckpointError as error:
+        if world.is_first:
+            run_status.change(held.path, state="failed", reason=f"{type(error).__name__}: {error}")
+        raise
+    if world.is_first:
+        run_status.change(held.path, state="finished", reason="")
     return TrainOutcome(
         run_folder=held.path,
         best=held.best,
         last=held.last,
-        scores=read_scores(held),
+        scores=read_scores(held) if held.best.is_file() else None,
         interrupted_by=None,
         remarks=(f"{held.path}: the run was finished already; more --epochs with --resume make it longer", *said),
     )

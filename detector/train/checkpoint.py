@@ -83,6 +83,11 @@ class Store:
             return []
         return sorted(path for path in self.folder.iterdir() if path.is_dir() and _NAME.fullmatch(path.name))
 
+    def newest_step(self) -> int | None:
+        """Of the newest checkpoint, by its name."""
+        paths = self.paths()
+        return int(paths[-1].name.rpartition("-")[2]) if paths else None
+
     def clean(self) -> None:
         """Remove what a crash left half written."""
         if self.folder.is_dir():

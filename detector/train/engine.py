@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from detector.config import RunConfig
-from detector.errors import DataError
+from detector.errors import DataError, DetectorError
 from detector.train import schedule
 from detector.train.agreement import Agreement
 from detector.train.clock import Clock
@@ -83,6 +83,7 @@ def fit(
         DivergedError: step after step is not finite.
         NoMemoryError: the device has not enough for a step.
         DataError: the images are gone.
+        DetectorError: the first or the last state cannot be written.
     """
     loop = _Loop(learner, task, hooks, record, saver, write_suspect, requests, start)
     try:
@@ -157,7 +158,7 @@ class _Loop:
             self._start.restore_streams(rank, seed=seed)
         else:
             seed_streams(rank, seed=seed)
-            self._save(wait=True)
+            self._save(surely=True)
         try:
             self._repeat(batches)
             self._end()
@@ -249,16 +250,19 @@ class _Loop:
         self._health.settle()
         self._meter.finish(self._progress)
         asked_to_stop = self._agreement.stop.is_set()
+        lost: DetectorError | None = None
         if asked_to_stop:
-            self._save(wait=True)  # before anything else: whoever asks may not wait long
+            lost = self._save_last()  # before anything else: whoever asks may not wait long
         elif self._saver:
             self._saver.wait()  # the loader forks
         self._learner.share_statistics()
         self._finished = self._keeper.finish(self._learner, self._meter.epochs, self._clock.seconds)
         if not asked_to_stop:
-            self._save(wait=True)
+            lost = self._save_last()
         if not self._finished:
             self._agree()  # on who asked, where that was during the last scoring
+        if lost is not None:
+            raise lost
         if self._finished:
             early = self._progress < 1
             why = f"; {self._keeper.since_reference} scorings brought no clear gain" if early else ""
@@ -274,15 +278,28 @@ class _Loop:
         elif self._agreement.is_save_due:
             self._save()
 
-    def _save(self, *, wait: bool = False) -> None:
+    def _save_last(self) -> DetectorError | None:
+        """Why it could not be written: the models of this step are to be kept all the same."""
+        try:
+            self._save(surely=True)
+        except DetectorError as error:
+            return error
+        return None
+
+    def _save(self, *, wait: bool = False, surely: bool = False) -> None:
         if self._saver is None and self._world.size == 1:
             return
         self._health.settle()
         self._learner.share_statistics()
         self._meter.flush(self._progress)
         streams = self._world.to_first(RandomStreams.capture())
-        if self._saver is not None:
-            self._saver.save(partial(self._capture, streams), wait=wait)
+        if self._saver is None:
+            return
+        capture = partial(self._capture, streams)
+        if surely:
+            self._saver.save_surely(capture)
+        else:
+            self._saver.save(capture, wait=wait)
 
     def _capture(self, streams: Sequence[RandomStreams]) -> TrainingState:
         return TrainingState(

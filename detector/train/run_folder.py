@@ -197,12 +197,14 @@ def why_unwritable(folder: RunFolder, error: OSError) -> str:
         needed = max((_size(path) for path in checkpoints), default=0) / 10**6
     except OSError:
         checkpoints, needed = [], 0
+    goes_on = bool(checkpoints) or not folder.has_begun
+    then = "run the same command again" if goes_on else "start anew with another --out: there is no checkpoint"
     if files.is_full(error):
         room = f"; {files.free_megabytes(folder.path)} MB are free"
         wanted = f", {math.ceil(needed)} MB for the next checkpoint," if needed else ""
-        return f"{what}{room}; free some space{wanted} and run the same command again"
+        return f"{what}{room}; free some space{wanted} and {then}"
     if checkpoints:
-        return f"{what}; {files.cure(error)}, and run the same command again"
+        return f"{what}; {files.cure(error)}, and {then}"
     return f"{what}; choose another --out"
 
 

@@ -3,7 +3,8 @@
 import json
 import os
 import socket
-from dataclasses import asdict, dataclass, field, fields
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -65,6 +66,14 @@ def read(folder: Path) -> Status:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); name the folder of a run") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: is no status of a run ({error})") from error
+
+
+def change(folder: Path, *, state: State, reason: str) -> None:
+    """Note of a run that is not running how it stands; what says so already is left alone."""
+    with suppress(OSError, ConfigError):
+        status = read(folder)
+        if status.state != state:
+            write(folder, replace(status, state=state, reason=reason, updated=now()))
 
 
 def describe(folder: Path, status: Status, *, is_alive: bool) -> str:

@@ -26,7 +26,6 @@ class Saver:
         self._failure: NotWrittenError | None = None
         self._step: int | None = None
         """Of the checkpoint that is being written."""
-        self._good_step: int | None = None
 
     @property
     def is_due(self) -> bool:
@@ -40,16 +39,42 @@ class Saver:
         Raises:
             DetectorError: an earlier one could not be written because the run's folder is gone.
         """
-        self.wait()
-        begun = time.monotonic()
-        state = capture().snapshot()
-        self._longest_stall = max(self._longest_stall, time.monotonic() - begun)
-        self._last, self._step = time.monotonic(), state.learner.steps
+        state = self._copy(capture)
         # No daemon: an interpreter that ends waits for a write that has begun.
         self._thread = threading.Thread(target=self._write, args=(state,), name="checkpoint")
         self._thread.start()
         if wait:
             self.wait()
+
+    def save_surely(self, capture: Callable[[], TrainingState]) -> None:
+        """Write the state before anything else happens: the first, or the last, of this process.
+
+        Raises:
+            DetectorError: it could not be written; what stands is named.
+        """
+        state = self._copy(capture)
+        try:
+            self._store.write(state, self._identity)
+        except NotWrittenError as error:
+            raise DetectorError(self._what_is_lost(error)) from error
+        self._journal.saved(state.learner.steps)
+
+    def _copy(self, capture: Callable[[], TrainingState]) -> TrainingState:
+        self.wait()
+        begun = time.monotonic()
+        state = capture().snapshot()
+        self._longest_stall = max(self._longest_stall, time.monotonic() - begun)
+        self._last, self._step = time.monotonic(), state.learner.steps
+        return state
+
+    def _what_is_lost(self, error: NotWrittenError) -> str:
+        what = f"no checkpoint of step {self._step}: {error}"
+        stands = self._store.newest_step()
+        if stands is None and self._step == 0:
+            return f"{what}; nothing was trained yet; {error.cure} and run the same command again"
+        if stands is None:
+            return f"{what}; there is none before it, so this run cannot be gone on with; {error.cure}"
+        return f"{what}; {error.cure} and run the same command again, which goes on from step {stands}"
 
     def wait(self) -> None:
         """Until nothing is being written any more; also before a process forks."""
@@ -65,7 +90,6 @@ class Saver:
         failure, self._failure = self._failure, None
         assert self._step is not None
         if failure is None:
-            self._good_step = self._step
             self._journal.saved(self._step)
             return
         run = self._store.folder.parent
@@ -73,7 +97,8 @@ class Saver:
             raise DetectorError(
                 f"{run}: the run folder is gone; training stopped at step {self._step}, and nothing could be kept"
             ) from failure
-        stands = "there is none yet" if self._good_step is None else f"that of step {self._good_step} stands"
+        good = self._store.newest_step()
+        stands = "there is none yet" if good is None else f"that of step {good} stands"
         self._journal.say(
             f"warning: no checkpoint of step {self._step}: {failure}; {stands}; training goes on; {failure.cure}"
         )

@@ -26,8 +26,8 @@ from detector import cli, files
 from detector.data import dataset
 from detector.model import backbone, inference
 from detector.train import checkpoint, heartbeat
+from detector.train.checkpoint import Store
 from detector.train.learner import Learner
-from detector.train.saver import Saver
 
 WIDTHS = (8, 8, 16, 16)
 
@@ -199,17 +199,18 @@ def full_disk_at_save(number: int) -> None:
     """From the nth checkpoint on there is no room, as `ulimit -f` has it."""
     import resource
 
-    save, done = Saver.save, [0]
+    write, done = Store.write, [0]
 
-    def limited(self: Saver, *args: Any, **kwargs: Any) -> None:
+    def limited(self: Store, *args: Any) -> Path:
         done[0] += 1
         if done[0] >= number:
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
-        save(self, *args, **kwargs)
-        self.wait()
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        try:
+            return write(self, *args)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
-    Saver.save = limited  # type: ignore[method-assign]
+    Store.write = limited  # type: ignore[method-assign]
 
 
 def worker_dies(number: int) -> None:

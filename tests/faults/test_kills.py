@@ -116,6 +116,30 @@ def test_signals_before_the_first_step_are_heard(data: Path, tmp_path: Path, und
     assert tensors(other) == tensors(undisturbed)
 
 
+def test_a_run_that_cannot_be_gone_on_with_does_not_begin(data: Path, tmp_path: Path, undisturbed: Path) -> None:
+    """Its first state does not fit on the disk."""
+    out = tmp_path / "run"
+    code, errors = child(data, out, *steps(STEPS), *RUN, fault="full-disk-at-save=1")
+    assert code == 1, errors
+    assert "error: no checkpoint of step 0: " in errors
+    assert "nothing was trained yet; lift the limit on the size of a file (ulimit -f) and run the same" in errors
+    finish(data, out, undisturbed)
+
+
+def test_an_end_that_cannot_be_kept_is_no_end(data: Path, tmp_path: Path, undisturbed: Path) -> None:
+    out = tmp_path / "run"
+    code, errors = child(data, out, *steps(STEPS), *RUN, fault="full-disk-at-save=3")
+    assert code == 1, errors
+    assert f"error: no checkpoint of step {STEPS}: " in errors
+    good = Store(out / "checkpoints").newest_step()
+    assert good is not None
+    assert good < STEPS
+    assert f"run the same command again, which goes on from step {good}" in errors
+    assert weights_sum(out) == weights_sum(undisturbed)  # the models are there all the same
+    assert json.loads((out / "status.json").read_text())["state"] == "failed"
+    assert "goes on with the unfinished run" in finish(data, out, undisturbed)
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("strike", range(STRIKES))
 @pytest.mark.parametrize("kind", ["kill-at-step", "kill-in-save", "sigterm-at-step"])

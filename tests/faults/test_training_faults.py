@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -19,10 +20,11 @@ from detector import cli
 from detector.cli import train
 from detector.model import detector as network
 from detector.train import run_folder
-from detector.train.checkpoint import REST, Store
+from detector.train.checkpoint import REST, Identity, NotWrittenError, Store
 from detector.train.learner import Learner
 from detector.train.lock import RunLock
 from detector.train.saver import Saver
+from detector.train.state import TrainingState
 from tests.faults import modes
 from tests.faults.child import NarrowBackbone
 from tests.faults.conftest import RUN, steps, weights_sum
@@ -218,6 +220,27 @@ def test_a_full_disk_keeps_the_earlier_checkpoint_and_training_goes_on(
     assert "training goes on; free some space" in said
     assert "enforce" not in said
     assert newest(out).loop.finished
+
+
+def test_a_stop_whose_state_does_not_fit_on_the_disk_says_what_is_lost(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write, out = Store.write, tmp_path / "run"
+
+    def full(self: Store, state: TrainingState, identity: Identity) -> Path:
+        if state.learner.steps > 0:
+            raise NotWrittenError("no room", "free some space")
+        return write(self, state, identity)
+
+    monkeypatch.setattr(Store, "write", full)
+    at_step(monkeypatch, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert run(data, out, 40) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == (
+        "error: no checkpoint of step 4: no room; free some space and run the same command again, which goes on "
+        "from step 0"
+    )
+    assert (out / "last.safetensors").is_file()
 
 
 def test_a_run_folder_that_is_removed_ends_the_run(

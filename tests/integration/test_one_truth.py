@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -179,5 +180,27 @@ def test_a_finished_run_looks_at_a_model_that_is_not_the_confirmed_file(
     model_file.save(best, trained)
     assert train(command) == 4
     assert "other numbers than in training" in capsys.readouterr().err
+    assert json.loads((run / "status.json").read_text())["state"] == "failed"
+    last = (run / "last.safetensors").read_bytes()
     best.unlink()
-    assert "best.safetensors is gone; " in said()
+    assert re.search(r"best\.safetensors was gone: last\.safetensors is in its place, AP 0\.\d+", said())
+    assert best.read_bytes() == last
+    assert json.loads((run / "status.json").read_text())["state"] == "finished"
+    assert scoring.saved_results(best, "val", data / "val.json") is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(confirming, "confirm", None)
+        assert "finished already" in said()
+    best.unlink()
+    (run / "last.safetensors").unlink()
+    assert "best.safetensors and last.safetensors are gone" in said()
+
+
+def test_a_finished_run_whose_best_model_is_gone_can_be_made_longer(
+    run: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run / "best.safetensors").unlink()
+    longer = str(2 * json.loads((run / "status.json").read_text())["step"])
+    assert train([str(data), "--out", str(run), "--resume", "--steps", longer]) == 0
+    said = capsys.readouterr().err
+    assert "best.safetensors is gone: the next model that is scored takes its place" in said
+    assert "scores of best.safetensors confirmed: AP" in said
