@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from detector import cli
+from detector import cli, config_file
 from detector.cli import train
 from detector.model import detector as network
 from detector.train import run_folder
@@ -113,7 +113,8 @@ def test_a_run_that_diverges_goes_back_with_half_the_rate_and_then_stops(
     said = capsys.readouterr().err
     for scale in ("0.5", "0.25", "0.125"):
         assert f"with {scale} of the learning rate from now on" in said
-    assert "also after going back 3 times: lower optim.lr" in said
+    lr = config_file.load(tmp_path / "run" / "config.yaml").optim.lr
+    assert f"also after going back 3 times: lower optim.lr = {lr:g} (the rate was " in said
     assert status(tmp_path / "run")["state"] == "failed"
     assert len(list((tmp_path / "run").glob("nonfinite-*"))) == 3
 
