@@ -438,7 +438,12 @@ def test_a_run_knows_its_data(
     assert train(["--resume"]) == 2
     assert "error: runs/train-001: the last run is finished; name the one to go on with" in capsys.readouterr().err
     longer = ["--resume", "--out", "runs/train-001", "--steps", "3", "--device", "cpu"]
-    assert train(longer) == 0
+    noted = json.loads(Path("runs/train-001/data.json").read_text())["splits"]["val"]["image_folder"]
+    Path("other.json").write_text(Path("data/val.json").read_text() + "\n")
+    assert train([*longer, "--val-json", "other.json", "--images", noted]) == 2
+    assert "the val annotations are not those of runs/train-001/data.json" in capsys.readouterr().err
+    shutil.copy("data/val.json", "same.json")
+    assert train([*longer, "--val-json", "same.json", "--images", noted]) == 0
     assert newest(Path("runs/train-001")).learner.steps == 3
     Path("data").rename("elsewhere")
     capsys.readouterr()
