@@ -149,7 +149,7 @@ def _train(options: forms.Train) -> Answer:
         )
     else:
         assert options.out is not None
-        data = run.DataPaths.of_run(options.out)
+        data = run.DataPaths.of_run(options.out, val_json=options.val_json, images=options.images)
     if options.smoke:
         return commands.smoke(data, config, options)
     if options.learning_curve:

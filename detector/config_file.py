@@ -42,7 +42,7 @@ def loads(text: str, *, source: str) -> RunConfig:
     except ValueError as error:
         raise ConfigError(f"{source}: is not valid YAML: {error}") from error
     if not isinstance(tree, dict):
-        raise ConfigError(f"{source}: must be a mapping of settings, found {type(tree).__name__}")
+        raise ConfigError(f"{source}: {_no_settings(tree)}")
     return _from_tree(_on_recipe(cast("Tree", tree), source), source=source)
 
 
@@ -73,7 +73,15 @@ def parse_override(text: str) -> tuple[str, object]:
     try:
         return key.strip(), yaml_text.parsed(value)
     except ValueError as error:
-        raise ConfigError(f"--set {key}: {_short(value)} is not valid YAML") from error
+        raise ConfigError(f"--set {key}: {_short(value)} is not valid YAML: {error}") from error
+
+
+def _no_settings(found: object) -> str:
+    cure = "write one `key: value` a line"
+    if found is None:
+        return f"holds no settings; {cure}, or leave the file out"
+    what = "a list" if isinstance(found, list) else f"the value {_short(found)} alone"
+    return f"must be a mapping of settings, found {what}; {cure}"
 
 
 def _on_recipe(tree: Tree, source: str) -> Tree:

@@ -11,6 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""And not of the place in it."""
+
 
 @contextmanager
 def written_whole(path: Path, *, durable: bool = True) -> Generator[Path]:
@@ -79,6 +82,13 @@ def cure(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "see who may write there"
     return "see whether the disk is well"
+
+
+def no_output(path: Path, error: OSError) -> str:
+    """What to say where the result of a command, which goes where --out says, could not be written."""
+    another = "choose another --out"
+    helps = f"{cure(error)}, or {another}" if error.errno in _OF_THE_DISK else another
+    return f"{path}: cannot be written ({error.strerror or error}); {helps}"
 
 
 def sha256(path: Path) -> str:

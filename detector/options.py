@@ -252,7 +252,7 @@ def parse_predict(argv: Sequence[str]) -> Predict:
 
 def check_train(options: Train) -> None:
     """There is data, and no option that the others leave without a meaning."""
-    if not names_data(options) and (not options.resume or options.val_json is not None):
+    if not names_data(options) and not options.resume:
         raise ConfigError("train needs DATA, or --train-json")
     if options.images is not None and options.train_json is None and options.val_json is None:
         raise ConfigError("--images goes with --train-json or --val-json; DATA knows its own images")

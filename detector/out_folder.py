@@ -52,7 +52,7 @@ class OutFolder:
             claimed = cls(path, marker, _listed(marker) if is_ours else (), is_new=is_new)
             claimed._write_marker()  # an earlier one as well: it shows that the folder can be written
         except OSError as error:
-            raise ConfigError(f"{path}: cannot be written ({error.strerror or error}); choose another --out") from error
+            raise ConfigError(files.no_output(path, error)) from error
         return claimed
 
     def clear(self) -> None:

@@ -28,8 +28,8 @@ def parsed(text: str) -> object:
     """No tag makes an object, and no mapping takes others in.
 
     Raises:
-        ValueError: it is no YAML, nested too deeply, or has a number or date that is none; the words fit behind the
-            name of the file.
+        ValueError: it is no YAML, nested too deeply, has a key twice, or a number or date that is none; the words fit
+            behind the name of the file.
     """
     import yaml
 
@@ -39,6 +39,14 @@ def parsed(text: str) -> object:
             merges = [key for key, _ in node.value if key.tag == "tag:yaml.org,2002:merge"]
             if merges:
                 raise yaml.MarkedYAMLError(problem="merge keys", problem_mark=merges[0].start_mark)
+            first: dict[tuple[str, str], int] = {}
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                line = first.get((key.tag, key.value))
+                if line is not None:
+                    # The last one would win, and the others be settings without a meaning.
+                    note = f"{_brief(key.value)!r} stands twice, first in line {line + 1}: keep one"
+                    raise yaml.MarkedYAMLError(problem="a key twice", problem_mark=key.start_mark, note=note)
+                first[key.tag, key.value] = key.start_mark.line
 
         def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
             try:
@@ -60,15 +68,19 @@ def parsed(text: str) -> object:
 
 def _words(error: "yaml.MarkedYAMLError", text: str) -> str:
     said = f"{error.context} {error.problem}"
-    cure = next((cure for sign, cure in _CURES.items() if sign in said), _ANY)
+    cure = error.note or next((cure for sign, cure in _CURES.items() if sign in said), _ANY)
     is_open = any(sign in said for sign in ("while scanning a quoted", "while parsing a flow"))
     mark = (error.context_mark if is_open else None) or error.problem_mark or error.context_mark
     if mark is None:
         return cure
     lines = text.splitlines()
     found = lines[mark.line].strip() if mark.line < len(lines) else ""
-    shown = f" ({found[:57] + '...' if len(found) > 60 else found})" if found else ""
+    shown = f" ({_brief(found)})" if found else ""
     return f"{_place(mark.line, mark.column)}{shown}: {cure}"
+
+
+def _brief(text: str) -> str:
+    return f"{text[:57]}..." if len(text) > 60 else text
 
 
 def _place(line: int, column: int) -> str:

@@ -61,7 +61,7 @@ class LocalizationError:
     wide: Bias  # box is wider than the object
     tall: Bias
     ap_gain: float  # were the four medians zero
-    ap75_gain: float
+    ap75_gain: float  # of one IoU threshold alone, and so moved by chance far more
 
     @property
     def scatter(self) -> float:
@@ -75,7 +75,7 @@ class LocalizationError:
 
     @property
     def is_worth_mending(self) -> bool:
-        return self.sentence() is not None and max(self.ap_gain, self.ap75_gain) >= _WORTH_MENDING
+        return self.sentence() is not None and self.ap_gain >= _WORTH_MENDING
 
     def sentence(self) -> str | None:
         """What is wrong, how sure that is and what it costs, for people; None where nothing is clear."""
@@ -89,11 +89,8 @@ class LocalizationError:
         said += [word for word in places if word]
         if not self.speaks or not said:
             return None
-        # Plus zero, for minus zero is no number to read.
-        points = [round(100 * value, 1) + 0.0 for value in (self.ap75_gain, self.ap_gain)]
-        gain = f"gives {points[0]:+.1f} AP75, {points[1]:+.1f} AP"
-        if max(self.ap_gain, self.ap75_gain) < _WORTH_MENDING:
-            gain = "gives no AP, so leave it"
+        is_worth_it = self.ap_gain >= _WORTH_MENDING
+        gain = f"gives {100 * self.ap_gain:+.1f} AP" if is_worth_it else "gives no AP, so leave it"
         return f"boxes {', '.join(said)} ({self.num_pairs} pairs); taking it out {gain}"
 
 
@@ -131,7 +128,7 @@ def biased_groups(errors: Sequence[LocalizationError]) -> tuple[LocalizationErro
     of small ones wider, as with all that is guessed.
     """
     others = [one for one in errors[1:] if one.is_worth_mending and _differs(one, errors[0])]
-    others.sort(key=lambda one: -max(one.ap_gain, one.ap75_gain))
+    others.sort(key=lambda one: -one.ap_gain)
     return (*(one for one in errors[:1] if one.sentence()), *others)
 
 

@@ -27,7 +27,11 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file is missing, damaged, of another format, or no COCO detection file.
     """
-    tree = json_file.read(path)
+    try:
+        tree = json_file.read(path)
+    except json_file.NotFiniteError as error:
+        _name_not_finite(path, error)
+        raise
     if not isinstance(tree, dict):
         hint = "; a list is a results file: give it with --predictions" if isinstance(tree, list) else ""
         raise DataError(f"{path}: the top level must be an object with images, annotations and categories{hint}")
@@ -35,6 +39,18 @@ def read_json(path: Path) -> dict[str, Any]:
     for kind in ("image", "annotation", "category"):
         records.table(path, made, kind)
     return made
+
+
+def _name_not_finite(path: Path, error: json_file.NotFiniteError) -> None:
+    """Raise the error of the first record that holds such a number, if one does."""
+    tree = json_file.read(path, is_finite=False)
+    for kind in ("image", "annotation", "category") if isinstance(tree, dict) else ():
+        rows = records.table(path, cast("dict[str, Any]", tree), kind)
+        for position, row in enumerate(rows.rows):
+            for key, value in row.items():
+                if json_file.holds_not_finite(value):
+                    problem = f"{key} {value!r} is not finite; correct or remove the record"
+                    raise rows.error(position, problem) from error
 
 
 def read_tables(path: Path) -> Tables:

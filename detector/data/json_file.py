@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from detector.errors import DataError
 
@@ -34,6 +34,19 @@ class NotFinite(float):
 
     def __repr__(self) -> str:
         return self.literal
+
+
+def holds_not_finite(value: Any) -> bool:
+    """Whether a `NotFinite` is in it, however deep."""
+    match value:
+        case NotFinite():
+            return True
+        case list():
+            return any(map(holds_not_finite, cast("list[Any]", value)))
+        case dict():
+            return any(map(holds_not_finite, cast("dict[str, Any]", value).values()))
+        case _:
+            return False
 
 
 def read(path: Path, *, is_finite: bool = True) -> Any:

@@ -119,22 +119,10 @@ def _content(path: Path) -> Any:
         content = json_file.read(path, is_finite=False)
         for index, record in enumerate(cast("list[Any]", content) if isinstance(content, list) else []):
             for key, value in cast("dict[str, Any]", record).items() if isinstance(record, dict) else ():
-                if _holds_other_than_finite(value):
+                if json_file.holds_not_finite(value):
                     where = f"{path}: record {index}: {key} {value!r}"
                     raise DataError(f"{where} is not finite; correct or remove the record") from error
         raise
-
-
-def _holds_other_than_finite(value: Any) -> bool:
-    match value:
-        case json_file.NotFinite():
-            return True
-        case list():
-            return any(map(_holds_other_than_finite, cast("list[Any]", value)))
-        case dict():
-            return any(map(_holds_other_than_finite, cast("dict[str, Any]", value).values()))
-        case _:
-            return False
 
 
 def _check_record(record: Any, *, where: str) -> None:

@@ -119,7 +119,7 @@ def write(
         own.clear()
         return _write(detector, images, own, score, batch_size, ids, progress, crew or _Alone())
     except OSError as error:
-        raise ConfigError(f"{target}: cannot be written ({error.strerror or error}); choose another --out") from error
+        raise ConfigError(files.no_output(target, error)) from error
 
 
 def assist(

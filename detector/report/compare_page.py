@@ -60,7 +60,7 @@ def render(
     return document.page(
         "Comparison",
         tag("p", f"A: {a.name}", tag("br"), f"B: {b.name}", tag("br"), f"scored on {a.analysis.truth.source}"),
-        document.section("scores", "Scores", table(head, rows), _by_class(a, b)),
+        document.section("scores", "Scores", table(head, rows) if rows else _undefined(), _by_class(a, b)),
         document.section("settings", "Settings", _changes(settings)),
         document.section("data", "Data", _changes(data)),
         document.section(
@@ -72,12 +72,16 @@ def render(
     )
 
 
-def _by_class(a: Side, b: Side) -> Html:
+def _undefined() -> Html:
+    return document.paragraphs("Not defined: nothing is there to be found.")
+
+
+def _by_class(a: Side, b: Side) -> Html | None:
     pairs = zip(a.analysis.scores.per_class, b.analysis.scores.per_class, strict=True)
     rows: list[list[Html | str]] = [
         [x.name, f"{x.ap:.3f}", f"{y.ap:.3f}", f"{y.ap - x.ap:+.3f}", str(x.num_objects)] for x, y in pairs if x.ap >= 0
     ]
-    return document.folded("AP by class", table(["class", "A", "B", "B - A", "objects"], rows[:300]))
+    return document.folded("AP by class", table(["class", "A", "B", "B - A", "objects"], rows[:300])) if rows else None
 
 
 def _changes(changes: Sequence[Change]) -> Html:

@@ -30,7 +30,7 @@ def headline(analysis: Analysis) -> Html:
         f"{100 * worst_kind.ap50_lost:.1f} points higher."
     ]
     said[:0] = [sentence] if (sentence := weakest(analysis)) else []
-    costly = [one for one in localizations.biased_groups(analysis.localization) if one.ap75_gain > 0.005]
+    costly = [one for one in localizations.biased_groups(analysis.localization) if one.ap_gain > 0.005]
     said += [f"{one.group}: {one.sentence()}." for one in costly[:2]]
     counted = f"{scores.num_detections} detections on {scores.num_images} images"
     note = "Ranges: 95 % bootstrap interval over images."
@@ -176,8 +176,8 @@ def localization(analysis: Analysis) -> Html:
         "further down %",
         "px",
         "scatter %",
-        "AP75 gain",
         "AP gain",
+        "AP75 gain",
     ]
     rows: list[list[Html | str]] = [
         [
@@ -186,8 +186,8 @@ def localization(analysis: Analysis) -> Html:
             *(f"{100 * bias.relative:+.1f}" for bias in (one.wide, one.tall, one.right, one.down)),
             " ".join(f"{bias.pixels:+.1f}" for bias in (one.wide, one.tall, one.right, one.down)),
             " ".join(f"{100 * bias.spread:.1f}" for bias in (one.wide, one.tall, one.right, one.down)),
-            f"{100 * one.ap75_gain:+.1f}",
             f"{100 * one.ap_gain:+.1f}",
+            f"{round(100 * one.ap75_gain):+d}",
         ]
         for one in analysis.localization[:_MOST_ROWS]
     ]
@@ -199,7 +199,8 @@ def localization(analysis: Analysis) -> Html:
             *said,
             *scattered,
             "Medians over detections that meet their object at IoU 0.5; ± is the 95 % interval. A class or size is "
-            "named where its bias is not that of all boxes, and taking it out gives AP.",
+            "named where its bias is not that of all boxes, and taking it out gives AP. The gain of AP75 is in whole "
+            "points: of one IoU threshold alone, it moves by chance far more than that of AP.",
         ),
         _plots((picture,)) if any(one.speaks for one in analysis.localization) else None,
         document.folded("All groups", table(head, rows)),

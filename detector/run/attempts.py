@@ -35,7 +35,7 @@ def repeat(
             return attempt(start)
         except DivergedError as error:
             first = learner.world.is_first
-            found = _with_lower_rate(error, learner, store, record) if first else None
+            found = _with_lower_rate(error, learner, store, record, config) if first else None
             start = learner.world.share(found)
             assert start is not None
             if first:
@@ -64,14 +64,16 @@ def _in_smaller_parts(
     return dataclasses.replace(state, loop=dataclasses.replace(state.loop, seconds=error.seconds))
 
 
-def _with_lower_rate(error: DivergedError, learner: Learner, store: Store, record: Journal) -> TrainingState:
+def _with_lower_rate(
+    error: DivergedError, learner: Learner, store: Store, record: Journal, config: RunConfig
+) -> TrainingState:
     """The last good state with half the rate."""
     loaded = store.go_back(record.say)
     rollbacks = 0 if loaded is None else loaded.state.loop.rollbacks
     if loaded is None or rollbacks >= MOST_ROLLBACKS:
         raise DetectorError(
-            f"{error}, also after going back {rollbacks} times: lower optim.lr (now {learner.lr:.1e}) or "
-            "lengthen optim.warmup_steps"
+            f"{error}, also after going back {rollbacks} times: lower optim.lr = {config.optim.lr:g} (the rate was "
+            f"{learner.lr:.1e} at last) or lengthen optim.warmup_steps"
         ) from error
     state = loaded.state
     scale = state.learner.lr_scale / 2

@@ -24,6 +24,7 @@ from detector.report.compare_page import Flip, Side
 from detector.run import reporting, subject
 from detector.run.data_paths import DataPaths
 from detector.run.subject import Place
+from detector.train.run_folder import RunFolder
 
 _NAMES = ("AP", "AP50", "AP75")
 _LISTED = 20
@@ -45,6 +46,7 @@ class _Seen:
     """What was given for one side, and what it finds."""
 
     given: Path
+    model: Path | None  # None where results were given
     analysis: Analysis
 
 
@@ -86,18 +88,19 @@ def compare(
     prints = data_changes(*(place.fingerprints() for place in places))
     flips = flipped(a.analysis, b.analysis)
     if out is not None:
-        sides = tuple(Side(name=str(one.place.given), analysis=one.analysis, paths=one.paths) for one in (a, b))
+        sides = tuple(Side(name=str(one.place.model), analysis=one.analysis, paths=one.paths) for one in (a, b))
         reporting.write(out, compare_page.render(sides[0], sides[1], differences, settings, prints, flips))
     return _outcome(
         _Findings(
-            a=_Seen(given=first, analysis=a.analysis),
-            b=_Seen(given=second, analysis=b.analysis),
+            a=_Seen(given=first, model=places[0].model, analysis=a.analysis),
+            b=_Seen(given=second, model=places[1].model, analysis=b.analysis),
             names={row: path.name for row, path in a.paths.items()},
             differences=differences,
             settings=settings,
             prints=prints,
             flips=flips,
             page=out,
+            notes=tuple(note for place in places for note in _on_last(place)),
         )
     )
 
@@ -105,13 +108,13 @@ def compare(
 def compare_files(first: Path, second: Path, ground_truth: Path) -> CompareOutcome:
     """Two COCO results files against the same ground truth; no model is involved."""
     truth = coco_scores.read_truth(ground_truth)
-    notes = dict.fromkeys(truth.notes)
+    notes: dict[str, None] = {}
     sides: list[_Seen] = []
     for path in (first, second):
         results, said = named.read(path, ground_truth)
         notes |= {f"{path}: {note}": None for note in said}
         coco_scores.by_row(results, truth, source=str(path))  # it names the file of what is wrong
-        sides.append(_Seen(given=path, analysis=analyse.analyse(truth, results)))
+        sides.append(_Seen(given=path, model=None, analysis=analyse.analyse(truth, results)))
     a, b = sides
     return _outcome(
         _Findings(
@@ -126,6 +129,11 @@ def compare_files(first: Path, second: Path, ground_truth: Path) -> CompareOutco
             notes=tuple(notes),
         )
     )
+
+
+def _on_last(place: Place) -> list[str]:
+    is_best = place.model == place.given or place.model.name == RunFolder(path=place.given).best.name
+    return [] if is_best else [f"{place.given}: has no best model, so {place.model.name} is compared"]
 
 
 def _image_names(ground_truth: Path, truth: Truth) -> dict[int, str]:
@@ -202,7 +210,7 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, str]:
 
 def _lines(found: _Findings) -> list[str]:
     a, b = found.a, found.b
-    lines = [f"A  {a.given}", f"B  {b.given}", f"on {a.analysis.truth.source}", ""]
+    lines = [f"A  {a.model or a.given}", f"B  {b.model or b.given}", f"on {a.analysis.truth.source}", ""]
     both = [(one.analysis.scores.ap, one.analysis.scores.ap50, one.analysis.scores.ap75) for one in (a, b)]
     for k, one in enumerate(found.differences):
         lines.append(
@@ -210,27 +218,49 @@ def _lines(found: _Findings) -> list[str]:
             f"({one.interval.low:+.3f} to {one.interval.high:+.3f}, B better in {100 * one.share_better:.0f} %): "
             f"{verdict(one)}"
         )
+    lines += [] if found.differences else ["AP    not defined"]
     per_class = zip(a.analysis.scores.per_class, b.analysis.scores.per_class, strict=True)
     moved = sorted(((y.ap - x.ap, x.name) for x, y in per_class if x.ap >= 0), key=lambda pair: -abs(pair[0]))
-    lines += ["", "AP by class:", *(f"  {gain:+.3f}  {name}" for gain, name in moved[:_LISTED])]
-    lines += [""]
+    by_class = [f"  {gain:+.3f}  {name}" for gain, name in moved[:_LISTED]]
+    lines += ["", "AP by class:", *by_class, ""] if by_class else [""]
     for title, changes in (("settings:", found.settings), ("data:", found.prints)):
         if changes is not None:
             lines += [title, *([f"  {key}: {x} -> {y}" for key, x, y in changes] or ["  the same"])]
     better, worse = (sum(sign * one.change < 0 for one in found.flips) for sign in (1, -1))
-    lines += [*([""] if lines[-1] else []), f"images with fewer errors: {better}, with more: {worse}"]
+    lines += [
+        *([""] if lines[-1] else []),
+        f"boxes at the thresholds of best F1: A {_counts(a.analysis)}; B {_counts(b.analysis)}",
+        f"images in which B has fewer wrong and missed boxes than A: {better}, more: {worse}",
+    ]
     lines += [
         f"  {one.before.errors} -> {one.after.errors}  {found.names[one.image_row]}" for one in found.flips[:_LISTED]
     ]
-    lines += [f"note: {note}" for note in found.notes]
+    lines += [f"note: {note}" for note in _notes(found)]
     lines += [f"pictures  {found.page}"] if found.page is not None else []
     return [visible(line) for line in lines]
+
+
+def _counts(analysis: Analysis) -> str:
+    tallies = analysis.tallies
+    right, wrong = sum(one.right for one in tallies), sum(one.wrong for one in tallies)
+    return f"{right} right, {wrong} wrong, {sum(one.missed for one in tallies)} missed"
+
+
+def _notes(found: _Findings) -> list[str]:
+    """Those on the truth once, those on what was found with whose it is."""
+    of_truth = found.a.analysis.truth.notes
+    notes = [*of_truth]
+    for one in (found.a, found.b):
+        mine = [note for note in one.analysis.scores.notes if note not in of_truth]
+        notes += [f"{one.model or one.given}: {note}" for note in mine]
+    return [*dict.fromkeys([*notes, *found.notes])]
 
 
 def _values(found: _Findings) -> dict[str, object]:
     return {
         "a": str(found.a.given),
         "b": str(found.b.given),
+        "models": None if found.a.model is None else [str(found.a.model), str(found.b.model)],
         "differences": {
             _NAMES[k].lower(): {
                 "value": one.value,
@@ -247,5 +277,5 @@ def _values(found: _Findings) -> dict[str, object]:
             for one in found.flips
         ],
         "page": None if found.page is None else str(found.page),
-        "notes": list(found.notes),
+        "notes": _notes(found),
     }

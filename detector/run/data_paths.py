@@ -26,8 +26,8 @@ class DataPaths:
     """By split, those of a run that is gone on with."""
 
     @classmethod
-    def of_run(cls, run: Path) -> Self:
-        """Those that a run learns on, as it has noted them.
+    def of_run(cls, run: Path, *, val_json: Path | None = None, images: Path | None = None) -> Self:
+        """Those that a run learns on, as it has noted them, but for a validation split that is named anew.
 
         Raises:
             ConfigError: there is no such run, it has noted nothing, or they are gone.
@@ -39,7 +39,7 @@ class DataPaths:
         try:
             content: Any = json.loads(file.read_text(encoding="utf-8"))
             noted: Mapping[str, Mapping[str, str]] = content["splits"]
-            seen = {name: _noted(one) for name, one in noted.items()}
+            seen = {name: _noted(one) for name, one in noted.items() if name != "val" or val_json is None}
         except OSError as error:
             raise ConfigError(f"{file}: cannot be read ({error.strerror}), so no data are known; {cure}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -48,7 +48,7 @@ class DataPaths:
             if not files.annotations.is_file() or not files.images.is_dir():
                 gone = files.images if files.annotations.is_file() else files.annotations
                 raise ConfigError(f"{gone}: the {name} data of {run} are no longer there; bring them back, or {cure}")
-        return cls(seen=seen)
+        return cls(seen=seen, val_json=val_json, images=images)
 
     def split(self, name: str, *, advice: str = layout.FOR_TRAIN) -> SplitFiles:
         """Files of one split; an error message gives the advice.

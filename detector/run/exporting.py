@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from detector import files
 from detector.errors import ConfigError
 from detector.model import model_file
 
@@ -34,5 +35,5 @@ def export(checkpoint: Path, *, out: Path, half: Half) -> ExportOutcome:
     try:
         model_file.write_half(checkpoint, out, torch.float16 if half == "float16" else torch.bfloat16)
     except OSError as error:
-        raise ConfigError(f"{out}: cannot be written ({error.strerror or error}); choose another --out") from error
+        raise ConfigError(files.no_output(out, error)) from error
     return ExportOutcome(path=out, size=out.stat().st_size, original_size=checkpoint.stat().st_size)

@@ -71,7 +71,7 @@ def require_ours(path: Path, mark: str) -> None:
         if mark not in head.decode("utf-8", "replace"):
             raise ConfigError(f"{path}: was not written by this command; move it, or choose another --out")
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
+        raise ConfigError(files.no_output(path, error)) from error
 
 
 def write(path: Path, content: str) -> None:
@@ -84,4 +84,4 @@ def write(path: Path, content: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write_text(path, content)
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
+        raise ConfigError(files.no_output(path, error)) from error

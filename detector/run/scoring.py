@@ -256,4 +256,4 @@ def _write(
         results.write(folder.file(_RESULTS))
         files.write_text(folder.file(_SCORES), content)
     except OSError as error:
-        raise ConfigError(f"{folder.path}: cannot be written ({error.strerror}); choose another --out") from error
+        raise ConfigError(files.no_output(folder.path, error)) from error

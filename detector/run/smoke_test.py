@@ -64,8 +64,8 @@ class SmokeOutcome:
     def text(self) -> str:
         verdict = "PASS" if self.passed else "FAIL"
         line = (
-            f"{verdict}  AP50 {self.ap50:.2f} on the {self.num_images} images ({self.num_objects} objects) that were "
-            f"trained on; loss {self.course.first:.3g} -> {self.course.last:.3g} in {self.steps} steps, "
+            f"{verdict}  AP50 {_on_its_side(self.ap50)} on the {self.num_images} images ({self.num_objects} objects) "
+            f"that were trained on; loss {self.course.first:.3g} -> {self.course.last:.3g} in {self.steps} steps, "
             f"{span(self.seconds)}"
         )
         return "\n".join([line, *(f"- {cause}" for cause in self.causes)])
@@ -74,6 +74,12 @@ class SmokeOutcome:
         made = dataclasses.asdict(self)
         course = {key: value if math.isfinite(value) else None for key, value in made.pop("course").items()}
         return {**made, "causes": list(self.causes), "loss": course}
+
+
+def _on_its_side(ap50: float) -> str:
+    """With as many digits as show whether it is enough."""
+    texts = (f"{ap50:.{digits}f}" for digits in range(2, 18))
+    return next((text for text in texts if (float(text) >= ENOUGH) == (ap50 >= ENOUGH)), repr(ap50))
 
 
 def smoke(

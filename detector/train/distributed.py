@@ -22,6 +22,8 @@ from detector.train import heartbeat, meeting
 # A process may rightly wait long, for the scoring of another or for a slow disk; a dead one is found by its heartbeat.
 PATIENCE = timedelta(minutes=30)
 
+LOST = "another process has ended, see what it said; the same command begins again, a training from its last checkpoint"
+
 T = TypeVar("T")
 
 
@@ -134,11 +136,8 @@ def joined(device: torch.device) -> Generator[World]:
             yield world
             world.highest([0.0])  # nobody leaves before all have done their part
         except RuntimeError as error:
-            if _is_of_lost_process(error):
-                raise DetectorError(
-                    f"process {world.rank}: another process has ended, see what it said; the same command begins "
-                    "again, a training from its last checkpoint"
-                ) from error
+            if is_of_lost_process(error):
+                raise DetectorError(f"process {world.rank}: {LOST}") from error
             raise
     torch.distributed.destroy_process_group()
 
@@ -165,6 +164,8 @@ def _own_device(device: torch.device, local_rank: int) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def _is_of_lost_process(error: RuntimeError) -> bool:
+def is_of_lost_process(error: BaseException) -> bool:
+    """Whether it is what a collective operation raises where another process ended."""
     # gloo has no class of its own.
-    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
+    is_of_gloo = isinstance(error, RuntimeError) and "gloo" in str(error)
+    return isinstance(error, torch.distributed.DistError) or is_of_gloo

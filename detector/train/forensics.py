@@ -39,7 +39,7 @@ class Replay:
     lr: float
     images: tuple[str, ...]
     bad_boxes: tuple[str, ...]
-    """Those of the batch that are not finite, with their images."""
+    """Those of the batch that are not finite, with their images; last those that only fill its rows."""
     losses: dict[str, float]
     gradient_norms: dict[str, float]
     """Of the parts of the network."""
@@ -158,10 +158,12 @@ def _replayed(path: Path, content: Mapping[str, Any]) -> Replay:
 def _bad_boxes(targets: Targets, names: Sequence[str]) -> Iterator[str]:
     """The network may be without fault then: no loss of such a box is finite."""
     is_there = targets.is_object if targets.is_crowd is None else targets.is_object | targets.is_crowd
-    is_bad = ~targets.boxes.isfinite().all(dim=-1) & is_there
-    for image, row in cast("list[list[int]]", is_bad.nonzero().tolist()):
-        corners = ", ".join(f"{number:g}" for number in cast("list[float]", targets.boxes[image, row].tolist()))
-        yield f"box {row} of {names[image]} (x1, y1, x2, y2 = {corners})"
+    is_bad = ~targets.boxes.isfinite().all(dim=-1)
+    # Padding has no loss, but zero times NaN is NaN.
+    for what, chosen in (("box", is_bad & is_there), ("padding", is_bad & ~is_there)):
+        for image, row in cast("list[list[int]]", chosen.nonzero().tolist()):
+            corners = ", ".join(f"{number:g}" for number in cast("list[float]", targets.boxes[image, row].tolist()))
+            yield f"{what} {row} of {names[image]} (x1, y1, x2, y2 = {corners})"
 
 
 def _finder(name: str, found: list[str]) -> Any:

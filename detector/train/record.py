@@ -14,9 +14,10 @@ from typing import Any, Self, TextIO
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from detector.errors import DetectorError
 from detector.printable import visible
 from detector.progress import Screen
-from detector.train import run_status
+from detector.train import distributed, run_status
 from detector.train.board import Board
 from detector.train.run_folder import RunFolder
 from detector.train.run_status import State, Status
@@ -119,6 +120,12 @@ def _training_curves(m: StepMetrics) -> dict[str, float | None]:
     return {**losses, **shares, **cosines, **rates}
 
 
+def _why(error: BaseException) -> str:
+    if distributed.is_of_lost_process(error):
+        return distributed.LOST
+    return str(error) if isinstance(error, DetectorError) else f"{type(error).__name__}: {error}"
+
+
 class Record:
     """Writes to the run folder and shows progress: a live line on a terminal, now and then a line elsewhere."""
 
@@ -156,7 +163,7 @@ class Record:
         if isinstance(error, KeyboardInterrupt):
             self.update(state="interrupted", reason="Ctrl-C")
         elif error is not None:
-            self.update(state="failed", reason=f"{type(error).__name__}: {error}")
+            self.update(state="failed", reason=_why(error))
         self._progress.stop()
         if self._board is not None:
             self._board.close()

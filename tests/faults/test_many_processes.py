@@ -76,6 +76,7 @@ def test_one_dies_the_other_ends_and_the_same_command_goes_on(data: Path, tmp_pa
     assert ended.codes == (1, -signal.SIGKILL)
     assert ended.spread < 60
     assert "another process has ended" in ended.said[0]
+    assert json.loads((out / "status.json").read_text())["reason"].startswith("another process has ended")
     ended = many.train(data, out, *steps(STEPS), *SAME)
     assert ended.codes == (0, 0), ended.said
     assert "goes on with the unfinished run" in ended.said[0]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from detector import cli
+from detector import cli, config_file
 from detector.cli import train
 from detector.model import detector as network
 from detector.train import run_folder
@@ -115,7 +115,8 @@ def test_a_run_that_diverges_goes_back_with_half_the_rate_and_then_stops(
     said = capsys.readouterr().err
     for scale in ("0.5", "0.25", "0.125"):
         assert f"with {scale} of the learning rate from now on" in said
-    assert "also after going back 3 times: lower optim.lr" in said
+    lr = config_file.load(tmp_path / "run" / "config.yaml").optim.lr
+    assert f"also after going back 3 times: lower optim.lr = {lr:g} (the rate was " in said
     assert status(tmp_path / "run")["state"] == "failed"
     assert len(list((tmp_path / "run").glob("nonfinite-*"))) == 3
 
@@ -460,7 +461,12 @@ def test_a_run_knows_its_data(
     assert train(["--resume"]) == 2
     assert "error: runs/train-001: the last run is finished; name the one to go on with" in capsys.readouterr().err
     longer = ["--resume", "--out", "runs/train-001", "--steps", "3", "--device", "cpu"]
-    assert train(longer) == 0
+    noted = json.loads(Path("runs/train-001/data.json").read_text())["splits"]["val"]["image_folder"]
+    Path("other.json").write_text(Path("data/val.json").read_text() + "\n")
+    assert train([*longer, "--val-json", "other.json", "--images", noted]) == 2
+    assert "the val annotations are not those of runs/train-001/data.json" in capsys.readouterr().err
+    shutil.copy("data/val.json", "same.json")
+    assert train([*longer, "--val-json", "same.json", "--images", noted]) == 0
     assert newest(Path("runs/train-001")).learner.steps == 3
     Path("data").rename("elsewhere")
     capsys.readouterr()

@@ -237,5 +237,12 @@ def test_compare_says_what_differs(
     assert compare([str(run), str(other / "last.safetensors"), str(data), "--split", "test"]) == 0
     printed = capsys.readouterr().out
     assert "AP50" in printed
-    assert "images with fewer errors" in printed
+    assert "images in which B has fewer wrong and missed boxes than A" in printed
+    assert f"A  {run / 'best.safetensors'}\nB  {other / 'last.safetensors'}" in printed
+    assert "note: " not in printed
+    (other / "best.safetensors").unlink()
+    assert compare([str(run), str(other), "--json"]) == 0
+    answer = answer_of(capsys)
+    assert answer["models"] == [str(run / "best.safetensors"), str(other / "last.safetensors")]
+    assert answer["notes"] == [f"{other}: has no best model, so last.safetensors is compared"]
     assert np.isfinite(answer["differences"]["ap75"]["share_better"])

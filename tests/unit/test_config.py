@@ -116,9 +116,38 @@ def test_a_value_of_the_wrong_kind_names_its_key(text: str, key: str) -> None:
     assert key in refused(text)
 
 
-@pytest.mark.parametrize("text", ["", "null", "5", "text", "[1, 2]", "- seed: 1", "true"])
-def test_a_file_must_be_a_mapping(text: str) -> None:
-    assert "must be a mapping of settings" in refused(text)
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("5", "the value 5 alone"), ("text", "the value 'text' alone"), ("[1, 2]", "a list"), ("- seed: 1", "a list")],
+)
+def test_a_file_must_be_a_mapping(text: str, found: str) -> None:
+    assert f"must be a mapping of settings, found {found}; write one" in refused(text)
+
+
+@pytest.mark.parametrize("text", ["", "null", "# nothing yet\n"])
+def test_a_file_without_settings(text: str) -> None:
+    assert "holds no settings; write one `key: value` a line" in refused(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["seed: 3\nseed: 4", "model: {norm: frozen}\nseed: 1\nmodel: {norm: batch}", "optim: {lr: 1, lr: 2}"]
+)
+def test_a_setting_that_stands_twice(text: str) -> None:
+    said = refused(text)
+    assert "stands twice, first in line 1: keep one" in said
+    assert "is not valid YAML: line" in said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("seed=@", r"--set seed: '@' is not valid YAML: line 1, column 1 \(@\): put text that begins with"),
+        ("augment={scale: 1, scale: 2}", "--set augment: .*'scale' stands twice"),
+    ],
+)
+def test_a_value_that_is_no_yaml(text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        config_file.parse_override(text)
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,9 @@ def test_a_folder_that_cannot_be_written_is_found_at_once(tmp_path: Path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("detector.files.os.fsync", full)
-    with pytest.raises(ConfigError, match=r"cannot be written \(No space left on device\); choose another --out"):
+    with pytest.raises(
+        ConfigError, match=r"cannot be written \(No space left on device\); free some space, or choose another --out"
+    ):
         OutFolder.claim(tmp_path, "eval")
 
 

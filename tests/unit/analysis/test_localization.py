@@ -46,7 +46,16 @@ def test_the_gain_is_what_taking_it_out_gives() -> None:
     scores = [engines.curves("hotcoco", TRUTH, found).twelve() for found in (bad, FOUND)]
     assert one.ap75_gain == pytest.approx(scores[1][2] - scores[0][2], abs=0.01)
     assert one.ap_gain > 0.05
-    assert f"{100 * one.ap75_gain:+.1f} AP75" in (one.sentence() or "")
+    said = one.sentence() or ""
+    assert said.endswith(f"taking it out gives {100 * one.ap_gain:+.1f} AP")
+    assert "AP75" not in said
+
+
+def test_a_gain_of_one_threshold_alone_is_no_reason() -> None:
+    one = measured(with_boxes(FOUND, wider(FOUND, 1.1)))["all"]
+    lucky = dataclasses.replace(one, ap_gain=0.0004, ap75_gain=0.167)
+    assert (one.is_worth_mending, lucky.is_worth_mending) == (True, False)
+    assert (lucky.sentence() or "").endswith("taking it out gives no AP, so leave it")
 
 
 def test_a_shift_in_pixels() -> None:
@@ -66,7 +75,7 @@ def test_a_size_is_no_place() -> None:
     said = measured(with_boxes(FOUND, boxes))["all"].sentence()
     assert said is not None
     assert re.fullmatch(
-        r"boxes 1\d\.\d ± 0\.\d % shorter than their objects \(\d+ pairs\); taking it out gives \+.* AP", said
+        r"boxes 1\d\.\d ± 0\.\d % shorter than their objects \(\d+ pairs\); taking it out gives \+\d+\.\d AP", said
     )
 
 

@@ -303,7 +303,19 @@ def test_an_annotation_without_id_is_named_by_position(tmp_path: Path) -> None:
 
 
 def test_nan_in_a_box_is_refused_while_parsing(tmp_path: Path) -> None:
-    assert "NaN" in _fails(tmp_path, annotations=[make.annotation(1, bbox=[float("nan"), 1, 2, 3])])
+    bad = make.annotation(42, bbox=[1, 2, float("nan"), 3])
+    said = "annotation 42: bbox [1, 2, NaN, 3] is not finite; correct or remove the record"
+    assert said in _fails(tmp_path, annotations=[make.annotation(1), bad])
+    del bad["id"]
+    assert "annotation at position 1: bbox" in _fails(tmp_path, annotations=[make.annotation(1), bad])
+    bad = make.annotation(7, note={"by": [float("inf")]})
+    assert "annotation 7: note {'by': [Infinity]} is not finite" in _fails(tmp_path, annotations=[bad])
+
+
+def test_nan_beside_the_records_is_refused_as_well(tmp_path: Path) -> None:
+    path, images = make.write(tmp_path, make.tree() | {"info": float("nan")})
+    with pytest.raises(DataError, match="holds the number NaN, which is not finite"):
+        coco.read(path, images)
 
 
 @pytest.mark.parametrize(

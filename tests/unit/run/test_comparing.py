@@ -68,6 +68,36 @@ def test_results_files_are_compared_as_models_are(
     assert json.loads(capsys.readouterr().out)["differences"]["ap"]["interval"] == [0, 0]
 
 
+def test_results_without_a_detection_make_fewer_wrong_boxes(
+    files: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth, a, _ = map(str, files)
+    found = json.loads(Path(a).read_text())
+    wrong = [{**one, "bbox": [60 + place, 70, 20, 20], "score": 0.95} for one in found for place in (0, 5)]
+    spoilt, nothing = tmp_path / "spoilt.json", tmp_path / "nothing.json"
+    spoilt.write_text(json.dumps(found + wrong))
+    nothing.write_text("[]")
+    assert cli.main(["compare", str(spoilt), str(nothing), "--ground-truth", truth]) == 0
+    said = capsys.readouterr().out
+    assert "A is better" in said
+    assert "A 12 right, 24 wrong, 0 missed; B 0 right, 0 wrong, 12 missed" in said
+    assert "images in which B has fewer wrong and missed boxes than A: 12, more: 0" in said
+    assert f"note: {nothing}: there are no detections, so all scores are 0" in said
+    assert f"note: {spoilt}" not in said
+
+
+def test_a_truth_without_objects_says_so(
+    files: tuple[Path, Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "empty.json"
+    empty.write_text(json.dumps(json.loads(files[0].read_text()) | {"annotations": []}))
+    assert cli.main(["compare", str(files[1]), str(files[1]), "--ground-truth", str(empty)]) == 0
+    said = capsys.readouterr().out
+    assert "AP    not defined\n" in said
+    assert "by class" not in said
+    assert "note: the ground truth has no object" in said
+
+
 def test_what_does_not_go_with_results_is_refused(
     files: tuple[Path, Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,19 @@ def test_both_splits_where_they_were(run: Path, tmp_path: Path) -> None:
         DataPaths.of_run(run)
 
 
+def test_a_validation_split_that_is_named_is_taken_in_place_of_the_noted_one(run: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name in ("train", "other"):
+        (tmp_path / f"{name}.json").touch()
+    train = {"annotations": str(tmp_path / "train.json"), "image_folder": str(pictures)}
+    note(run, {"train": train, "val": {**train, "annotations": str(tmp_path / "gone.json")}})
+    found = DataPaths.of_run(run, val_json=tmp_path / "other.json", images=pictures)
+    assert found.split("train").annotations == tmp_path / "train.json"
+    assert found.split("val") == SplitFiles(annotations=tmp_path / "other.json", images=pictures)
+    assert found.has("val")
+
+
 def test_images_that_were_not_noted_are_looked_for(run: Path, tmp_path: Path) -> None:
     (tmp_path / "train.json").touch()
     (tmp_path / "images").mkdir()

@@ -61,13 +61,16 @@ def test_boxes_that_are_not_finite_are_named_before_anything_else(written: Path,
         targets["is_object"][1:] = False
         targets["is_object"][1, 0] = True
         targets["boxes"][1, 0] = torch.tensor([1.0, 2.0, float("inf"), float("nan")])
-        targets["boxes"][2] = float("nan")  # rows of nothing
+        targets["boxes"][0] = 0.0
+        targets["boxes"][2] = 0.0
+        targets["boxes"][2, 0] = float("nan")  # of nothing
 
     again = forensics.replay(changed(written, tmp_path / "a.pt", spoil))
     said = "box 0 of b (x1, y1, x2, y2 = 1, 2, inf, nan)"
-    assert again.bad_boxes == (said,)
+    padding = "padding 0 of c (x1, y1, x2, y2 = nan, nan, nan, nan)"
+    assert again.bad_boxes == (said, padding)
     assert again.text().split("\n")[0] == f"not finite already in the batch: {said}"
-    assert again.values()["bad_boxes"] == (said,)
+    assert again.values()["bad_boxes"] == (said, padding)
     assert again.first_module is None
 
     def spoil_all(content: dict[str, Any]) -> None:

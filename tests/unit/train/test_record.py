@@ -6,8 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
-from detector.train import run_status
+from detector.errors import DetectorError
+from detector.train import distributed, run_status
 from detector.train.record import BranchMetrics, CosineMetrics, EvaluationMetrics, Record, StepMetrics, describe
 from detector.train.run_status import Status
 
@@ -80,6 +82,25 @@ def test_status_makes_no_lines_of_names() -> None:
     text = run_status.describe(Path("a\x1b[2J\nerror: b"), Status(reason="c\nerror: d"), is_alive=True)
     assert len(text.splitlines()) == 4
     assert all(line.isprintable() for line in text.splitlines())
+
+
+GLOO = "[/__w/pytorch/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [::1]:9. GLHF!"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError(GLOO), distributed.LOST),
+        (torch.distributed.DistBackendError("NCCL"), distributed.LOST),
+        (DetectorError("the disk is full; free some space"), "the disk is full; free some space"),
+        (RuntimeError("of another kind"), "RuntimeError: of another kind"),
+        (KeyboardInterrupt(), "Ctrl-C"),
+    ],
+)
+def test_why_a_run_ended_is_said_in_words(tmp_path: Path, error: BaseException, reason: str) -> None:
+    with pytest.raises(type(error)), Record(tmp_path):
+        raise error
+    assert run_status.read(tmp_path).reason == reason
 
 
 def test_rows_and_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
