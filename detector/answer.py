@@ -10,6 +10,8 @@ class Answer:
 
     text: str
     values: Mapping[str, object]
+    notes: tuple[str, ...] = ()
+    """Told on standard error, as progress is."""
     warnings: tuple[str, ...] = ()
     exit_code: int = 0
     is_said: bool = True

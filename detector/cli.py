@@ -311,6 +311,8 @@ def _run(command: Callable[[], Answer], *, as_json: bool, debug: bool) -> int:
         return _refuse(reason, DetectorError.exit_code, debug=debug)
     if not answer.is_said:
         return answer.exit_code
+    for note in answer.notes:
+        sys.stderr.write(f"{visible(note)}\n")
     for warning in answer.warnings:
         _note("warning", warning)
     if as_json:

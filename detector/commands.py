@@ -46,6 +46,7 @@ def train(data: "DataPaths", config: "RunConfig | AutoRecipe", options: Train) -
             "interrupted": outcome.interrupted_by is not None,
             "scores": None if outcome.scores is None else text.as_json(outcome.scores),
         },
+        notes=outcome.notes,
         warnings=outcome.remarks,
         exit_code=0 if outcome.interrupted_by is None else SIGNALLED + outcome.interrupted_by,
         is_said=outcome.is_first,

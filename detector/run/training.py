@@ -51,6 +51,8 @@ class TrainOutcome:
     """Of the best model on the validation split; None where there is none or the run was interrupted."""
     interrupted_by: int | None
     """Number of the signal."""
+    notes: tuple[str, ...] = ()
+    """What was found out of a run that had nothing left to do."""
     remarks: tuple[str, ...] = ()
     """What the user should know."""
     is_first: bool = True
@@ -261,7 +263,7 @@ def _of_finished(held: RunFolder, material: Material, world: World) -> TrainOutc
         last=held.last,
         scores=read_scores(held) if held.best.is_file() else None,
         interrupted_by=None,
-        remarks=(f"{held.path}: the run was finished already; more --epochs with --resume make it longer", *said),
+        notes=(f"{held.path}: the run was finished already; more --epochs with --resume make it longer", *said),
     )
 
 

@@ -172,7 +172,7 @@ def test_a_finished_run_looks_at_a_model_that_is_not_the_confirmed_file(
         assert "finished already" in said()
     trained = model_file.load(best)
     model_file.write_thresholds(best, (0.5,) * len(trained.label_map))
-    assert "scores of best.safetensors confirmed: AP" in said()
+    assert "\nscores of best.safetensors confirmed: AP" in said()
     assert "confirmed" not in said()
     with torch.no_grad():
         for parameter in trained.model.parameters():

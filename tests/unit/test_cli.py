@@ -69,6 +69,7 @@ class Run:
                     last=last,
                     scores=scores,
                     interrupted_by=2 if self.interrupted else None,
+                    notes=(),
                     remarks=("interrupted",) if self.interrupted else (),
                     is_first=True,
                 )
