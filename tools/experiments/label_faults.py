@@ -2,11 +2,13 @@
 
     python tools/experiments/label_faults.py draw eval-test/predictions.json data/blood-cells --out sheets
     python tools/experiments/label_faults.py score eval-test/predictions.json data/blood-cells --faults faults.json
+    python tools/experiments/label_faults.py show a.jpg b.jpg c.jpg data/blood-cells --faults faults.json --out x.jpg
 
 `draw` writes sheets of four pictures with numbered boxes, and `faults.json`, in which every box of the model that meets
 no label is called `unlabelled`. A person looks at the sheets, takes out what is no object, and adds labels that are
 wrong by their annotation id. `score` then counts detections on these places neither for nor against the model. No label
-is corrected by the model's own boxes, so localization is judged by what people drew.
+is corrected by the model's own boxes, so localization is judged by what people drew. `show` draws the faults of some
+pictures side by side: labels in green, what lacks one in red.
 """
 
 import argparse
@@ -51,8 +53,8 @@ class Fault:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("draw", "score"))
-    parser.add_argument("predictions", type=Path)
+    parser.add_argument("what", choices=("draw", "score", "show"))
+    parser.add_argument("inputs", nargs="+", help="a file of predictions, or names of pictures")
     parser.add_argument("data", type=Path)
     parser.add_argument("--split", default="test")
     parser.add_argument("--out", type=Path, default=Path("sheets"))
@@ -60,14 +62,17 @@ def main() -> None:
     options = parser.parse_args()
     files = layout.find(options.data, options.split)
     truth = json.loads(files.annotations.read_text(encoding="utf-8"))
-    results = cast("list[Row]", json.loads(options.predictions.read_text(encoding="utf-8")))
     if options.what == "draw":
+        results = cast("list[Row]", json.loads(Path(options.inputs[0]).read_text(encoding="utf-8")))
         draw(truth, results, files.images, options.out)
-    elif options.faults is None:
-        parser.error("score needs --faults")
+        return
+    if options.faults is None:
+        parser.error(f"{options.what} needs --faults")
+    faults = [Fault(**row) for row in json.loads(options.faults.read_text(encoding="utf-8"))]
+    if options.what == "score":
+        score(truth, Path(options.inputs[0]), faults)
     else:
-        faults = [Fault(**row) for row in json.loads(options.faults.read_text(encoding="utf-8"))]
-        score(truth, options.predictions, faults)
+        show(truth, options.inputs, faults, files.images, options.out)
 
 
 def draw(truth: dict[str, list[Row]], results: Sequence[Row], images: Path, out: Path) -> None:
@@ -87,6 +92,23 @@ def draw(truth: dict[str, list[Row]], results: Sequence[Row], images: Path, out:
         cv2.imwrite(str(out / f"{first // A_SHEET:02d}.png"), _sheet(tiles[first : first + A_SHEET]))
     (out / "faults.json").write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(f"{len(found)} boxes that meet no label, on {len(tiles)} pictures: {out}\n")
+
+
+def show(truth: dict[str, list[Row]], names: Sequence[str], faults: Sequence[Fault], images: Path, out: Path) -> None:
+    number = {image["file_name"]: image["id"] for image in truth["images"]}
+    tiles: list[NDArray[np.uint8]] = []
+    for name in names:
+        picture = cv2.imread(str(images / name))
+        assert picture is not None, name
+        tile = np.asarray(cv2.resize(picture, None, fx=ZOOM, fy=ZOOM), np.uint8)
+        for label in truth["annotations"]:
+            if label["image_id"] == number[name]:
+                _frame(tile, label["bbox"], "", LABEL)
+        for fault in faults:
+            if fault.file_name == name and fault.annotation is None:
+                _frame(tile, fault.bbox, "", EXTRA)
+        tiles.append(tile)
+    cv2.imwrite(str(out), cv2.resize(np.hstack(tiles), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
 
 
 def extras(seen: Sequence[Row], labels: Sequence[Row]) -> list[Row]:
@@ -120,7 +142,7 @@ def _tile(
 
 def _frame(tile: NDArray[np.uint8], box: Box, word: str, colour: tuple[int, int, int]) -> None:
     left, top, width, height = (round(side * ZOOM) for side in box)
-    cv2.rectangle(tile, (left, top), (left + width, top + height), colour, 1 if colour == LABEL else 2)
+    cv2.rectangle(tile, (left, top), (left + width, top + height), colour, 2)
     cv2.putText(tile, word, (left + 3, top + 16), cv2.FONT_HERSHEY_SIMPLEX, 0.5, colour, 1)
 
 
