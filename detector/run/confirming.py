@@ -121,7 +121,7 @@ def _take_last(
     truth = coco.read_truth(seen.annotations)
     scores = coco.score_against(truth, seen.results, source=str(folder.last))
     # The model comes after its scores: a process that is killed between leaves none that is called the best.
-    _write_tree(folder, {**text.as_json(scores), SCORED_ON: dict(now), CONFIRMED: files.sha256(folder.last)})
+    write_noted(folder, {**text.as_json(scores), SCORED_ON: dict(now), CONFIRMED: files.sha256(folder.last)})
     with files.written_whole(folder.best) as temporary:
         shutil.copyfile(folder.last, temporary)
     with suppress(ConfigError), scoring.claimed(folder.path / _RESULTS) as place:  # else the report scores anew
@@ -148,7 +148,7 @@ def _is_confirmed(folder: RunFolder) -> bool:
 
 def _note_confirmed(folder: RunFolder) -> None:
     with suppress(OSError):  # it is looked at once more than needed, then
-        _write_tree(folder, {**_tree(folder), CONFIRMED: files.sha256(folder.best)})
+        write_noted(folder, {**_tree(folder), CONFIRMED: files.sha256(folder.best)})
 
 
 def _verdict(folder: RunFolder, seen: Seen | None, now: Mapping[str, Any]) -> str:
@@ -217,7 +217,8 @@ def _noted(folder: RunFolder) -> tuple[Scores, Mapping[str, Any]] | None:
         return None
 
 
-def _write_tree(folder: RunFolder, tree: Mapping[str, Any]) -> None:
+def write_noted(folder: RunFolder, tree: Mapping[str, Any]) -> None:
+    """What is known of the scores of the best model."""
     files.write_text(folder.best_scores, json.dumps(tree, indent=2, allow_nan=False) + "\n")
 
 

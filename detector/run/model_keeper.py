@@ -4,7 +4,6 @@ import dataclasses
 import json
 from collections.abc import Callable
 
-from detector import files
 from detector.analysis import bootstrap, matching
 from detector.data.layout import SplitFiles
 from detector.evaluate import coco, engines, text
@@ -97,9 +96,8 @@ class ModelKeeper:
     def _write_best(self, candidate: DetectionModel) -> None:
         model_file.save(self._folder.best, self._with(candidate))
         if self._scores is not None:
-            values = {**text.as_json(self._scores), confirming.SCORED_ON: self._circumstances}
-            content = json.dumps(values, indent=2, allow_nan=False) + "\n"
-            files.write_text(self._folder.best_scores, content)
+            scored_on = {confirming.SCORED_ON: self._circumstances}
+            confirming.write_noted(self._folder, {**text.as_json(self._scores), **scored_on})
 
     def keep_last(self, candidate: DetectionModel) -> None:
         if self._world.is_first:

@@ -98,13 +98,12 @@ class Study:
             answer = detector(
                 *("train", DATA, "--recipe", row.recipe, *length, "--out", str(run), *settings, *row.words(steps))
             )
-            lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            took = seconds(run)
             if row is self.rows[0] and any(other.decode for other in self.rows):
                 kept = self._model(seed, steps)
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 (run / "last.safetensors").rename(kept)
-        seconds = max(float(json.loads(line)["seconds"]) for line in lines)
-        return _result(row, seed, steps, answer, seconds)
+        return _result(row, seed, steps, answer, took)
 
     def _score_again(self, row: Row, seed: int, steps: int) -> Result:
         settings = [word for one in row.decode for word in ("--set", one)]
@@ -158,6 +157,12 @@ def detector(*words: str) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+def seconds(run: Path) -> float:
+    """That a training took, by its log."""
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return round(max(float(json.loads(line)["seconds"]) for line in lines), 1)
+
+
 def commit() -> str:
     """Of this checkout."""
     asked = ["git", "rev-parse", "--short", "HEAD"]
@@ -168,14 +173,14 @@ def machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} CPU cores"
 
 
-def _result(row: Row, seed: int, steps: int, answer: dict[str, Any], seconds: float) -> Result:
+def _result(row: Row, seed: int, steps: int, answer: dict[str, Any], took: float) -> Result:
     return Result(
         row=row.name,
         seed=seed,
         steps=steps,
         ap=answer["scores"]["ap"],
         ap50=answer["scores"]["ap50"],
-        seconds=round(seconds, 1),
+        seconds=took,
         commit=commit(),
         machine=machine(),
     )

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import generated
-from ablation import ROOT, commit, detector, machine
+from ablation import ROOT, commit, detector, machine, seconds
 
 RESULTS = Path(__file__).with_suffix(".json")
 DATA = ROOT / "runs" / "generated"
@@ -117,7 +117,7 @@ def _train(data: str, folder: Path, row: Row, seed: int, steps: int) -> Result:
             "--set", "length.evaluations=1",
         )  # fmt: skip
         tested = detector("eval", f"{out}/run/last.safetensors", str(folder), "--split", "test")
-        lines = Path(out, "run", "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        took = seconds(Path(out, "run"))
     return Result(
         data=data,
         row=row.name,
@@ -126,7 +126,7 @@ def _train(data: str, folder: Path, row: Row, seed: int, steps: int) -> Result:
         val_ap=answer["scores"]["ap"],
         test_ap=tested["scores"]["ap"],
         test_ap50=tested["scores"]["ap50"],
-        seconds=round(max(float(json.loads(line)["seconds"]) for line in lines), 1),
+        seconds=took,
         commit=commit(),
         machine=machine(),
     )

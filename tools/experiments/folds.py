@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from ablation import commit, detector, machine
+from ablation import commit, detector, machine, seconds
 
 from detector.data import layout
 
@@ -100,7 +100,7 @@ def _one(whole: Coco, images: Path, held: frozenset[int], words: Sequence[str], 
         scores = detector(
             "eval", f"{folder}/run/last.safetensors", "--annotations", str(tested), *files, "--out", f"{folder}/eval"
         )["scores"]
-        lines = Path(folder, "run", "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        took = seconds(Path(folder, "run"))
     return Result(
         **named,
         images=len(held),
@@ -108,7 +108,7 @@ def _one(whole: Coco, images: Path, held: frozenset[int], words: Sequence[str], 
         ap=scores["ap"],
         ap50=scores["ap50"],
         ap75=scores["ap75"],
-        seconds=round(max(float(json.loads(line)["seconds"]) for line in lines), 1),
+        seconds=took,
         commit=commit(),
         machine=machine(),
     )
