@@ -159,7 +159,11 @@ class DecodeConfig:
     voting: float = 0.0
     """Above 0 each box that is kept becomes a mean of the boxes around it; see `geometry.suppress.vote`."""
     mirror: bool = False
-    """Look at each image mirrored too, and suppress among what both views show: better boxes in twice the time."""
+    """Look at each image mirrored too, in twice the time. A score is then the mean over the views, a box is chosen
+    among those of all."""
+    zooms: tuple[float, ...] = (1.0,)
+    """Sizes at which each image is looked at, relative to the canvas; each costs its square in time. Scores and boxes
+    of several come together as those of `mirror`."""
 
     def __post_init__(self) -> None:
         require(0 <= self.min_score < 1, "decode.min_score", "at least 0 and below 1", self.min_score)
@@ -169,6 +173,13 @@ class DecodeConfig:
             1 <= self.max_detections <= 100_000, "decode.max_detections", "between 1 and 100000", self.max_detections
         )
         require(0 <= self.voting <= 1, "decode.voting", "between 0 and 1", self.voting)
+        require(1 <= len(self.zooms) <= 8, "decode.zooms", "between one and eight numbers", self.zooms)
+        require(
+            min(self.zooms, default=1) >= 0.25 and max(self.zooms, default=1) <= 4,
+            "decode.zooms",
+            "numbers between 0.25 and 4",
+            self.zooms,
+        )
 
 
 def _check_heads(heads: tuple[HeadConfig, ...]) -> None:

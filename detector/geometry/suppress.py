@@ -64,6 +64,40 @@ def vote(
     return torch.where(is_alone, kept, weights @ boxes / totals.masked_fill(is_alone, 1.0))
 
 
+def agree(
+    kept: Float[Tensor, "b m 4"],
+    kept_scores: Float[Tensor, "b m"],
+    kept_labels: Int[Tensor, "b m"],
+    boxes: Float[Tensor, "b k 4"],
+    scores: Float[Tensor, "b k"],
+    labels: Int[Tensor, "b k"],
+    views: Int[Tensor, "b k"],
+    *,
+    num_views: int,
+    iou_threshold: float,
+) -> Float[Tensor, "b m"]:
+    """The score of each kept box as the mean of what the views give the object, for views of an image or of models.
+
+    A view gives the best score among its boxes that belong to the kept one, and 0 where there is none. A box belongs to
+    the best kept box of its class that it overlaps by more than the threshold, which is the one that suppressed it.
+
+    Args:
+        kept: xyxy, of each image, out of `boxes`, best first.
+        kept_scores: Theirs. The mean is at least this over `num_views`.
+        kept_labels: Their classes.
+        boxes: All that suppression saw.
+        scores: Theirs, in [0, 1].
+        labels: Theirs.
+        views: Which view, from 0, each of them is of.
+        num_views: How many views there were, whether they found anything or not.
+        iou_threshold: That of the suppression.
+    """
+    is_near = (kept_labels[:, :, None] == labels[:, None]) & (box_math.pairwise_iou(kept, boxes) > iou_threshold)
+    said = (is_near & (is_near.cumsum(1) == 1)) * scores[:, None]
+    total = sum((said * (views == view)[:, None]).amax(-1) for view in range(num_views))
+    return torch.maximum(kept_scores, torch.as_tensor(total)) / num_views
+
+
 def _dense_ranks(groups: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Number the groups 0, 1, 2, ...: small offsets leave more bits for the coordinates."""
     ordered, origin = groups.sort()

@@ -43,6 +43,7 @@ def pack(
     classification: Classification,
     delta_std: tuple[float, float, float, float],
     config: DecodeConfig,
+    num_views: int = 1,
 ) -> Float[Tensor, "b m columns"]:
     """Best candidates of each image, suppressed within their class, padded to `max_detections` at most.
 
@@ -58,8 +59,9 @@ def pack(
         classification: Kind of loss the logits were trained with.
         delta_std: Unit of the offsets.
         config: Thresholds and counts.
+        num_views: How many views of each image the priors are of, with equally many levels, view after view.
     """
-    found = _candidates(prediction, priors.level_sizes, classification, config)
+    found = _candidates(prediction, priors.level_sizes, classification, config, num_views)
     num_images, _, num_classes = found.class_scores.shape
     rows = found.rows.gather(1, found.places)
     boxes = codec.decode(_take(prediction.deltas, rows).float(), priors.boxes[rows], delta_std)
@@ -76,13 +78,23 @@ def pack(
     kept = kept[suppress.keep_best(boxes[kept], scores[kept], groups, config.nms_iou)]
 
     best, is_there = _first(kept, kept // per_image, num_images, min(config.max_detections, per_image))
-    facts = (is_finite.expand_as(is_there), is_there, scores[best], labels[best])
-    behind = _take(found.class_scores, found.places.flatten()[best])
-    kept_boxes = boxes[best]
-    if config.voting:
-        kept_boxes = suppress.vote(
-            kept_boxes, labels[best], unsuppressed, found.scores, found.labels, width=config.voting
+    kept_boxes, kept_scores, kept_labels = boxes[best], scores[best], labels[best]
+    all_of = (unsuppressed, found.scores, found.labels)
+    if num_views > 1:
+        views = _views(rows, priors.level_sizes, num_views)
+        kept_scores = suppress.agree(
+            *(kept_boxes, kept_scores, kept_labels), *all_of, views, num_views=num_views, iou_threshold=config.nms_iou
         )
+        is_there &= kept_scores >= config.min_score
+        order = torch.where(is_there, kept_scores, -1).argsort(dim=1, descending=True, stable=True)
+        best, is_there, kept_scores, kept_labels = (
+            column.gather(1, order) for column in (best, is_there, kept_scores, kept_labels)
+        )
+        kept_boxes = boxes[best]
+    if config.voting:
+        kept_boxes = suppress.vote(kept_boxes, kept_labels, *all_of, width=config.voting)
+    facts = (is_finite.expand_as(is_there), is_there, kept_scores, kept_labels)
+    behind = _take(found.class_scores, found.places.flatten()[best])
     return torch.cat((torch.stack([fact.float() for fact in facts], -1), kept_boxes, behind), -1)
 
 
@@ -133,9 +145,13 @@ class _Candidates:
 
 
 def _candidates(
-    prediction: Prediction, level_sizes: tuple[int, ...], classification: Classification, config: DecodeConfig
+    prediction: Prediction,
+    level_sizes: tuple[int, ...],
+    classification: Classification,
+    config: DecodeConfig,
+    num_views: int,
 ) -> _Candidates:
-    """The `config.candidates` pairs with the highest scores, of each level or of all.
+    """The `config.candidates` pairs with the highest scores, of each level or of all, for each view that there is.
 
     First as many priors, by their best class: the pairs lie among them. Sorting the pairs of all priors would take a
     tenth of a ResNet-50's time on a CPU.
@@ -145,8 +161,9 @@ def _candidates(
     if factor is not None:
         best = best * factor
     sizes = level_sizes if config.candidates_per_level else (best.shape[1],)
+    count = config.candidates * (1 if config.candidates_per_level else num_views)
     starts = list(accumulate(sizes, initial=0))
-    tops = [best[:, a:b].topk(min(config.candidates, b - a), dim=1).indices + a for a, b in pairwise(starts)]
+    tops = [best[:, a:b].topk(min(count, b - a), dim=1).indices + a for a, b in pairwise(starts)]
     rows = torch.cat(tops, dim=1)
     scores = class_scores(_take(prediction.logits, rows), classification)
     if factor is not None:
@@ -154,9 +171,7 @@ def _candidates(
 
     num_classes = scores.shape[2]
     ends = list(accumulate((top.shape[1] for top in tops), initial=0))
-    pairs = [
-        scores[:, a:b].flatten(1).topk(min(config.candidates, (b - a) * num_classes), dim=1) for a, b in pairwise(ends)
-    ]
+    pairs = [scores[:, a:b].flatten(1).topk(min(count, (b - a) * num_classes), dim=1) for a, b in pairwise(ends)]
     chosen = torch.cat([pair.indices + a * num_classes for pair, a in zip(pairs, ends[:-1], strict=True)], dim=1)
     return _Candidates(
         rows=rows,
@@ -165,6 +180,13 @@ def _candidates(
         labels=chosen % num_classes,
         scores=torch.cat([pair.values for pair in pairs], dim=1),
     )
+
+
+def _views(rows: Int[Tensor, "b k"], level_sizes: tuple[int, ...], num_views: int) -> Int[Tensor, "b k"]:
+    """Which view each prior is of."""
+    levels = len(level_sizes) // num_views
+    ends = list(accumulate(sum(level_sizes[start : start + levels]) for start in range(0, len(level_sizes), levels)))
+    return torch.bucketize(rows, torch.tensor(ends, device=rows.device), right=True)
 
 
 def _best_scores(logits: Float[Tensor, "b a outputs"], classification: Classification) -> Float[Tensor, "b a"]:

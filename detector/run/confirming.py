@@ -8,13 +8,12 @@ moved away, it scores the last model and takes that. So it does where a run is f
 """
 
 import dataclasses
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -26,7 +25,8 @@ from detector.errors import CheckpointError, ConfigError
 from detector.evaluate import coco, sizes, text
 from detector.evaluate.coco import Scores, Truth
 from detector.evaluate.results import Results
-from detector.run import scoring
+from detector.run import best_scores, scoring
+from detector.run.best_scores import BestScores
 from detector.run.material import Material
 from detector.run.scoring import Seen
 from detector.train.checkpoint import Identity, Loaded
@@ -34,9 +34,6 @@ from detector.train.distributed import World
 from detector.train.run_folder import RunFolder
 from detector.train.state import RandomStreams
 
-SCORED_ON: Final = "scored_on"
-CONFIRMED: Final = "confirmed"
-"""Digest of the file whose scores were."""
 CLOSE: Final = 1e-3
 _RESULTS: Final = "eval-val"
 _OF_SIZE: Final = (0, 0, 0, 1, 2, 3, 0, 0, 0, 1, 2, 3)  # range of areas of each of the twelve
@@ -121,7 +118,7 @@ def _take_last(
     truth = coco.read_truth(seen.annotations)
     scores = coco.score_against(truth, seen.results, source=str(folder.last))
     # The model comes after its scores: a process that is killed between leaves none that is called the best.
-    write_noted(folder, {**text.as_json(scores), SCORED_ON: dict(now), CONFIRMED: files.sha256(folder.last)})
+    best_scores.write(folder, BestScores(scores=scores, scored_on=now, confirmed=files.sha256(folder.last)))
     with files.written_whole(folder.best) as temporary:
         shutil.copyfile(folder.last, temporary)
     with suppress(ConfigError), scoring.claimed(folder.path / _RESULTS) as place:  # else the report scores anew
@@ -140,25 +137,17 @@ def without_lost(folder: RunFolder, loaded: Loaded) -> Loaded:
 
 
 def _is_confirmed(folder: RunFolder) -> bool:
-    try:
-        return _tree(folder).get(CONFIRMED) == files.sha256(folder.best)
-    except (OSError, ValueError):
-        return False
-
-
-def _note_confirmed(folder: RunFolder) -> None:
-    with suppress(OSError):  # it is looked at once more than needed, then
-        write_noted(folder, {**_tree(folder), CONFIRMED: files.sha256(folder.best)})
+    noted = best_scores.read(folder)
+    return noted is not None and noted.confirmed == files.sha256(folder.best)
 
 
 def _verdict(folder: RunFolder, seen: Seen | None, now: Mapping[str, Any]) -> str:
     name = folder.best.name
     if seen is None:
         return f"scores of {name} not confirmed: asked to stop"
-    noted = _noted(folder)
+    noted = best_scores.read(folder)
     if noted is None:
         return f"warning: scores of {name} not confirmed: {folder.best_scores} cannot be read"
-    scores, scored_on = noted
     truth = coco.read_truth(seen.annotations)
     try:
         with scoring.claimed(folder.path / _RESULTS) as place:
@@ -166,9 +155,10 @@ def _verdict(folder: RunFolder, seen: Seen | None, now: Mapping[str, Any]) -> st
             found = coco.score_against(truth, Results.read(written), source=str(written))
     except ConfigError as error:  # no reason to fail: nothing says that the numbers differ
         return f"warning: scores of {name} not confirmed: {error}"
-    is_exact = scored_on == now and now["device"] == "cpu" and now["processes"] == 1 and not now["compiled"]
-    require_same(folder.best, scores, found, np.zeros(12) if is_exact else tolerances(truth))
-    _note_confirmed(folder)
+    is_exact = noted.scored_on == now and now["device"] == "cpu" and now["processes"] == 1 and not now["compiled"]
+    require_same(folder.best, noted.scores, found, np.zeros(12) if is_exact else tolerances(truth))
+    with suppress(OSError):  # it is looked at once more than needed, then
+        best_scores.write(folder, dataclasses.replace(noted, confirmed=files.sha256(folder.best)))
     how = "" if is_exact else f" to {CLOSE:g}"
     return f"scores of {name} confirmed{how}: AP {found.ap:.3f}"
 
@@ -207,23 +197,6 @@ def require_same(best: Path, noted: Scores, found: Scores, allowed: np.ndarray[A
         "file is not what was scored, or is not run as it was: do not trust it. The same command looks at it again; "
         "once it is moved away, the same command scores the last model and takes that"
     )
-
-
-def _noted(folder: RunFolder) -> tuple[Scores, Mapping[str, Any]] | None:
-    try:
-        tree = _tree(folder)
-        return text.of_json(tree), tree[SCORED_ON]
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def write_noted(folder: RunFolder, tree: Mapping[str, Any]) -> None:
-    """What is known of the scores of the best model."""
-    files.write_text(folder.best_scores, json.dumps(tree, indent=2, allow_nan=False) + "\n")
-
-
-def _tree(folder: RunFolder) -> dict[str, Any]:
-    return cast("dict[str, Any]", json.loads(folder.best_scores.read_text(encoding="utf-8")))
 
 
 @contextmanager

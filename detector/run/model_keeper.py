@@ -1,19 +1,19 @@
 """The models that a training run writes: the best on the validation split, and the last."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 
 from detector.analysis import bootstrap, matching
 from detector.data.layout import SplitFiles
-from detector.evaluate import coco, engines, text
+from detector.evaluate import coco, engines
 from detector.evaluate.coco import Scores, Truth
 from detector.evaluate.results import Results
 from detector.model import model_file
 from detector.model.decode import NotFiniteError
 from detector.model.detector import DetectionModel
 from detector.model.model_file import TrainedModel
-from detector.run import confirming, finding
+from detector.run import best_scores, confirming, finding
+from detector.run.best_scores import BestScores
 from detector.run.material import Material
 from detector.train.distributed import World
 from detector.train.engine import Outcome
@@ -96,8 +96,7 @@ class ModelKeeper:
     def _write_best(self, candidate: DetectionModel) -> None:
         model_file.save(self._folder.best, self._with(candidate))
         if self._scores is not None:
-            scored_on = {confirming.SCORED_ON: self._circumstances}
-            confirming.write_noted(self._folder, {**text.as_json(self._scores), **scored_on})
+            best_scores.write(self._folder, BestScores(scores=self._scores, scored_on=self._circumstances))
 
     def keep_last(self, candidate: DetectionModel) -> None:
         if self._world.is_first:
@@ -119,7 +118,8 @@ class ModelKeeper:
 
     def scores_of(self, outcome: Outcome) -> Scores | None:
         """Of the best model; it may have been found by an earlier process."""
-        return None if outcome.best is None else read_scores(self._folder)
+        noted = None if outcome.best is None else best_scores.read(self._folder)
+        return None if noted is None else noted.scores
 
     def _with(self, candidate: DetectionModel) -> TrainedModel:
         """The candidate in place of the model that is being trained."""
@@ -129,10 +129,3 @@ class ModelKeeper:
         if reason not in self._named:
             self._named.add(reason)
             self._record.say(f"validation counts its objects as missed: {reason}")
-
-
-def read_scores(folder: RunFolder) -> Scores | None:
-    try:
-        return text.of_json(json.loads(folder.best_scores.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError):
-        return None  # a table that is lost is no reason to fail at the end

@@ -19,13 +19,23 @@ from detector.fitting.choice import AutoRecipe
 from detector.model import device as devices
 from detector.model.model_file import TrainedModel
 from detector.report import balance
-from detector.run import assembly, attempts, batch_size, confirming, fitting, introduction, preflight, resuming
+from detector.run import (
+    assembly,
+    attempts,
+    batch_size,
+    best_scores,
+    confirming,
+    fitting,
+    introduction,
+    preflight,
+    resuming,
+)
 from detector.run import material as materials
 from detector.run.assembly import Assembly, Past
 from detector.run.batch_size import Auto
 from detector.run.data_paths import DataPaths
 from detector.run.material import Material
-from detector.run.model_keeper import ModelKeeper, read_scores
+from detector.run.model_keeper import ModelKeeper
 from detector.run.preflight import Forecast
 from detector.train import board, distributed, engine, forensics, run_folder, run_status, signals
 from detector.train.checkpoint import Loaded, Store
@@ -257,11 +267,12 @@ def _of_finished(held: RunFolder, material: Material, world: World) -> TrainOutc
         raise
     if world.is_first:
         run_status.change(held.path, state="finished", reason="")
+    noted = best_scores.read(held) if held.best.is_file() else None
     return TrainOutcome(
         run_folder=held.path,
         best=held.best,
         last=held.last,
-        scores=read_scores(held) if held.best.is_file() else None,
+        scores=None if noted is None else noted.scores,
         interrupted_by=None,
         notes=(f"{held.path}: the run was finished already; more --epochs with --resume make it longer", *said),
     )

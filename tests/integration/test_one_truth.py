@@ -16,7 +16,7 @@ from detector.data.layout import SplitFiles
 from detector.errors import CheckpointError
 from detector.model import model_file
 from detector.model.detector import DetectionModel
-from detector.run import confirming, scoring
+from detector.run import best_scores, confirming, scoring
 from detector.run.model_keeper import ModelKeeper
 from detector.train.distributed import World
 from detector.train.run_folder import RunFolder
@@ -38,7 +38,7 @@ def confirm(run: Path, data: Path, should_stop: Callable[[], bool] = lambda: Fal
         RunFolder(path=run),
         SplitFiles(annotations=data / "val.json", images=data / "images"),
         World(),
-        {**noted[confirming.SCORED_ON], **changes},
+        {**noted[best_scores.SCORED_ON], **changes},
         say=said.append,
         should_stop=should_stop,
         dtype=torch.float32,
@@ -81,7 +81,7 @@ def test_elsewhere_rounding_may_differ_and_no_more(
     if is_as_before:
         path = run / "best-scores.json"
         content = json.loads(path.read_text())
-        content[confirming.SCORED_ON] |= change
+        content[best_scores.SCORED_ON] |= change
         path.write_text(json.dumps(content))
     assert confirm(run, data, **change)[0].startswith("scores of best.safetensors confirmed to 0.001: AP")
     note(run, ap=0.5)
@@ -94,7 +94,7 @@ def test_what_cannot_be_confirmed_is_said(run: Path, data: Path) -> None:
     shutil.rmtree(run / "eval-val")
     (run / "eval-val").write_text("mine")
     assert "warning: scores of best.safetensors not confirmed" in confirm(run, data)[0]
-    (run / "best-scores.json").write_text(f'{{"{confirming.SCORED_ON}": {{}}}}')
+    (run / "best-scores.json").write_text(f'{{"{best_scores.SCORED_ON}": {{}}}}')
     assert "best-scores.json cannot be read" in confirm(run, data, device="cpu")[0]
 
 

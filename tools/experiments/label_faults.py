@@ -23,10 +23,12 @@ from typing import Any, cast
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from detector.data import layout
 from detector.evaluate import coco
+from detector.geometry import boxes
 
 Box = Sequence[float]
 Row = dict[str, Any]
@@ -193,10 +195,8 @@ def ignored(truth: dict[str, list[Row]], faults: Sequence[Fault]) -> dict[str, l
 
 
 def _iou(a: Box, b: Box) -> float:
-    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    shared = max(width, 0.0) * max(height, 0.0)
-    return shared / (a[2] * a[3] + b[2] * b[3] - shared)
+    corners = torch.tensor([(left, top, left + width, top + height) for left, top, width, height in (a, b)])
+    return float(boxes.iou(corners[0], corners[1]))
 
 
 if __name__ == "__main__":
