@@ -181,7 +181,7 @@ class Evaluate:
     engine: Literal["hotcoco", "pycocotools"] = "hotcoco"
     """Who computes the scores. The numbers are the same; pycocotools defines them, hotcoco is faster."""
     settings: Settings = ()
-    """Setting of how boxes are read off, such as decode.mirror=false, in place of the model's."""
+    """Setting of how boxes are read off, such as decode.mirror=true, in place of the model's."""
     write_thresholds: Annotated[str | None, shown("f1|precision=X|recall=X")] = None
     """Put into CHECKPOINT, for each class, the score that is best on this split; predict uses it."""
     imports: Imports = ()
@@ -217,7 +217,7 @@ class Predict:
     """Lowest score of an object that is reported."""
     device: Device = "auto"
     settings: Settings = ()
-    """Setting of how boxes are read off, such as decode.mirror=false, in place of the model's."""
+    """Setting of how boxes are read off, such as decode.mirror=true, in place of the model's."""
     compile: Compile = False
     imports: Imports = ()
     as_json: AsJson = False
@@ -348,8 +348,7 @@ def config_of(options: Train) -> RunConfig | AutoRecipe:
     if twice:
         raise ConfigError(f"{twice[0]} is set by an option of its own and by --set; keep one")
     if file is None and options.recipe == "auto":
-        # Says at once what is wrong with them; whether to look at mirrored images is one of the things to be fitted.
-        choice.settle(recipes.small(), (), "", {"decode.mirror": False} | settings | own)
+        choice.settle(recipes.small(), (), "", settings | own)  # says at once what is wrong with them
         return AutoRecipe(changes=settings | own)
     base = config_file.load(file) if file is not None else recipes.make(cast("RecipeName", options.recipe))
     config = config_file.override(base, settings | own)

@@ -88,7 +88,7 @@ def small() -> RunConfig:
         loss=LossConfig(smooth_l1_weight=0.25, giou_weight=2.0),
         optim=OptimConfig(lr=3e-3, warmup_steps=50),
         length=LengthConfig(minutes=20),
-        decode=DecodeConfig(voting=0.025, mirror=True, zooms=(1.0, 1.2)),
+        decode=DecodeConfig(voting=0.025, zooms=(1.0, 1.2)),
     )
 
 

@@ -53,7 +53,7 @@ def fit(facts: Facts, asked: Asked, changes: Mapping[str, object]) -> Fit:
         *_rates(facts, asked, base, batch_size),
         *_norms(facts, asked, batch_size),
         _crops(facts, base),
-        *_flips(facts, base, changes),
+        *_flips(facts),
         *_length(facts, asked, base, batch_size, image_size),
         *_decoding(facts, base),
     )
@@ -220,9 +220,8 @@ def _crops(facts: Facts, base: RunConfig) -> Choice:
     return Choice(setting="data.crops.share", value=share, reason=reason)
 
 
-def _flips(facts: Facts, base: RunConfig, changes: Mapping[str, object]) -> Sequence[Choice]:
+def _flips(facts: Facts) -> Sequence[Choice]:
     sided = [name for name in facts.classes if _SIDE_WORDS & set(re.split(r"[^a-z]+", name.lower()))]
-    is_mirrored = not sided and choice.named(changes, "augment.horizontal_flip") != 0
     return (
         Choice(
             setting="augment.horizontal_flip",
@@ -233,13 +232,6 @@ def _flips(facts: Facts, base: RunConfig, changes: Mapping[str, object]) -> Sequ
             setting="augment.vertical_flip",
             value=0.0,
             reason="up may matter; seen from above or through a microscope, 0.5 is better",
-        ),
-        Choice(
-            setting="decode.mirror",
-            value=base.decode.mirror and is_mirrored,
-            reason="whether a picture is looked at mirrored too: better boxes in twice the time"
-            if is_mirrored
-            else "training shows no mirrored pictures",
         ),
     )
 

@@ -94,8 +94,8 @@ def agree(
     """
     is_near = (kept_labels[:, :, None] == labels[:, None]) & (box_math.pairwise_iou(kept, boxes) > iou_threshold)
     said = (is_near & (is_near.cumsum(1) == 1)) * scores[:, None]
-    total = sum((said * (views == view)[:, None]).amax(-1) for view in range(num_views))
-    return torch.maximum(kept_scores, torch.as_tensor(total)) / num_views
+    by_view = said.new_zeros(*said.shape[:2], num_views).scatter_reduce(2, views[:, None].expand_as(said), said, "amax")
+    return torch.maximum(kept_scores, by_view.sum(-1)) / num_views
 
 
 def _dense_ranks(groups: Int[Tensor, " n"]) -> Float[Tensor, " n"]:

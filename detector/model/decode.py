@@ -78,21 +78,18 @@ def pack(
     kept = kept[suppress.keep_best(boxes[kept], scores[kept], groups, config.nms_iou)]
 
     best, is_there = _first(kept, kept // per_image, num_images, min(config.max_detections, per_image))
-    kept_boxes, kept_scores, kept_labels = boxes[best], scores[best], labels[best]
-    all_of = (unsuppressed, found.scores, found.labels)
+    everything = unsuppressed, found.scores, found.labels
+    kept_scores = scores[best]
     if num_views > 1:
         views = _views(rows, priors.level_sizes, num_views)
-        kept_scores = suppress.agree(
-            *(kept_boxes, kept_scores, kept_labels), *all_of, views, num_views=num_views, iou_threshold=config.nms_iou
-        )
-        is_there &= kept_scores >= config.min_score
-        order = torch.where(is_there, kept_scores, -1).argsort(dim=1, descending=True, stable=True)
-        best, is_there, kept_scores, kept_labels = (
-            column.gather(1, order) for column in (best, is_there, kept_scores, kept_labels)
-        )
-        kept_boxes = boxes[best]
+        chosen = boxes[best], kept_scores, labels[best]
+        agreed = suppress.agree(*chosen, *everything, views, num_views=num_views, iou_threshold=config.nms_iou)
+        is_there &= agreed >= config.min_score
+        order = torch.where(is_there, agreed, -1).argsort(dim=1, descending=True, stable=True)
+        best, is_there, kept_scores = (column.gather(1, order) for column in (best, is_there, agreed))
+    kept_boxes, kept_labels = boxes[best], labels[best]
     if config.voting:
-        kept_boxes = suppress.vote(kept_boxes, kept_labels, *all_of, width=config.voting)
+        kept_boxes = suppress.vote(kept_boxes, kept_labels, *everything, width=config.voting)
     facts = (is_finite.expand_as(is_there), is_there, kept_scores, kept_labels)
     behind = _take(found.class_scores, found.places.flatten()[best])
     return torch.cat((torch.stack([fact.float() for fact in facts], -1), kept_boxes, behind), -1)

@@ -4,15 +4,18 @@ Works on detections in pixels of the original image, so that each model may have
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from detector.errors import ConfigError
-from detector.geometry import fuse
+from detector.geometry import suppress
 from detector.types import Detections, LabelMap
 
-IOU_THRESHOLD = 0.55  # as in Solovyev et al. 2021, section 4.1
+IOU_THRESHOLD: Final = 0.6
+VOTING: Final = 0.025
+"""Both as recipe `small` reads off the views of one model."""
 
 
 def merge_label_maps(maps: Sequence[LabelMap], sources: Sequence[str]) -> LabelMap:
@@ -49,38 +52,47 @@ def combine(
     merged: LabelMap,
     *,
     max_detections: int,
-    iou_threshold: float = IOU_THRESHOLD,
 ) -> Detections:
     """Fuse what each model found in one image, best first; labels and names are those of the merged map.
 
-    A box loses score for each model that did not find it, but not for a model that does not know its class.
+    As the views of one model are: boxes are suppressed together, each that is kept is drawn towards those around it,
+    and its score is the mean over the models. Weighted box fusion (Solovyev et al. 2021) lost AP on crowded cells
+    (docs/multi-head.md).
 
     Args:
         found: One of each model, boxes in pixels of the original image.
-        maps: One of each model, in the order of `found`.
+        maps: One of each model, in the order of `found`. A model that does not know a class has no say about it.
         merged: From `merge_label_maps`.
-        iou_threshold: See `geometry.fuse.fuse`.
         max_detections: How many at most are returned.
     """
     boxes = torch.cat([one.boxes for one in found])
     scores = torch.cat([one.scores for one in found])
     labels = torch.cat([_relabelled(one.labels, own, merged) for one, own in zip(found, maps, strict=True)])
+    models = torch.cat([torch.full_like(one.labels, number) for number, one in enumerate(found)])
+    num_knowing = torch.tensor([sum(name in own.names for own in maps) for name in merged.names]).to(scores)
 
-    num_knowing = torch.tensor([sum(name in own.names for own in maps) for name in merged.names], device=labels.device)
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for num_models in range(1, len(maps) + 1):
-        chosen = num_knowing[labels] == num_models
-        parts.append(
-            fuse.fuse(boxes[chosen], scores[chosen], labels[chosen], num_models=num_models, iou_threshold=iou_threshold)
-        )
+    kept = suppress.keep_best(boxes, scores, labels, IOU_THRESHOLD)
+    kept_boxes, kept_scores, kept_labels = boxes[kept][None], scores[kept][None], labels[kept][None]
+    whole = boxes[None], scores[None], labels[None]
+    agreed = suppress.agree(
+        kept_boxes,
+        kept_scores,
+        kept_labels,
+        *whole,
+        models[None],
+        num_views=len(maps),
+        iou_threshold=IOU_THRESHOLD,
+    )
+    agreed = (agreed * (len(maps) / num_knowing[kept_labels])).clamp(max=1)[0]
+    drawn = suppress.vote(kept_boxes, kept_labels, *whole, width=VOTING)[0]
 
-    fused_boxes, fused_scores, fused_labels = (torch.cat(column) for column in zip(*parts, strict=True))
-    best = fused_scores.argsort(descending=True, stable=True)[:max_detections]
+    best = agreed.argsort(descending=True, stable=True)[:max_detections]
+    fused = kept_labels[0, best]
     return Detections(
-        boxes=fused_boxes[best],
-        scores=fused_scores[best],
-        labels=fused_labels[best],
-        names=tuple(merged.names[int(label)] for label in fused_labels[best]),
+        boxes=drawn[best],
+        scores=agreed[best],
+        labels=fused,
+        names=tuple(merged.names[int(label)] for label in fused),
     )
 
 

@@ -195,7 +195,7 @@ def ignored(truth: dict[str, list[Row]], faults: Sequence[Fault]) -> dict[str, l
 
 
 def _iou(a: Box, b: Box) -> float:
-    corners = torch.tensor([(left, top, left + width, top + height) for left, top, width, height in (a, b)])
+    corners = torch.tensor([(left, top, left + width, top + height) for left, top, width, height in (a, b)]).double()
     return float(boxes.iou(corners[0], corners[1]))
 
 

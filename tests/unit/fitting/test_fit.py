@@ -161,8 +161,6 @@ def test_a_length_of_the_user_decides_the_warm_up() -> None:
 def test_names_may_forbid_a_flip(name: str, flip: float) -> None:
     made = config(facts(classes=("a", name)))
     assert (made.augment.horizontal_flip, made.augment.vertical_flip) == (flip, 0)
-    assert made.decode.mirror == (recipes.small().decode.mirror and flip > 0)
-    assert not config(changes={"augment.horizontal_flip": 0}).decode.mirror
 
 
 @pytest.mark.parametrize(

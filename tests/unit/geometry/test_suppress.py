@@ -119,3 +119,45 @@ def test_vote_equals_the_plain_loop(case: tuple[Tensor, Tensor, Tensor], width: 
 def test_a_narrow_vote_hears_only_the_box_itself(case: tuple[Tensor, Tensor, Tensor]) -> None:
     boxes, scores, labels = case
     torch.testing.assert_close(suppress.vote(boxes, labels, boxes, scores, labels, width=1e-5), boxes)
+
+
+@given(of_two_images(), st.data(), st.integers(1, 3), st.sampled_from([0.0, 0.3, 0.6]))
+def test_agree_equals_the_plain_loop(
+    case: tuple[Tensor, Tensor, Tensor], data: st.DataObject, num_views: int, threshold: float
+) -> None:
+    boxes, scores, labels = case
+    count = boxes.shape[1]
+    lists = st.lists(st.integers(0, num_views - 1), min_size=count, max_size=count)
+    views = torch.tensor([data.draw(lists), data.draw(lists)])
+    for image in range(2):
+        one = boxes[image], scores[image], labels[image]
+        kept = suppress.keep_best(*one, threshold)
+        found = suppress.agree(
+            *(column[None, kept] for column in one),
+            *(column[None] for column in one),
+            views[image][None],
+            num_views=num_views,
+            iou_threshold=threshold,
+        )[0]
+        best: dict[tuple[int, int], float] = {(int(row), int(views[image, row])): scores[image, row] for row in kept}
+        for column in range(count):
+            for row in kept.tolist():
+                overlap = _exact_iou(boxes[image, row].tolist(), boxes[image, column].tolist())
+                if labels[image, row] == labels[image, column] and overlap > threshold:
+                    key = row, int(views[image, column])
+                    best[key] = max(best.get(key, 0.0), scores[image, column].item())
+                    break
+        for row, score in zip(kept.tolist(), found.tolist(), strict=True):
+            expected = sum(float(best.get((row, view), 0.0)) for view in range(num_views)) / num_views
+            assert score == pytest.approx(expected, abs=1e-6)
+
+
+@given(of_two_images(), st.sampled_from([0.0, 0.5]))
+def test_one_view_agrees_with_itself(case: tuple[Tensor, Tensor, Tensor], threshold: float) -> None:
+    one = tuple(column[0] for column in case)
+    kept = suppress.keep_best(*one, threshold)
+    mine = [column[None, kept] for column in one]
+    everything = [column[None] for column in one]
+    views = torch.zeros_like(everything[2])
+    found = suppress.agree(*mine, *everything, views, num_views=1, iou_threshold=threshold)
+    assert torch.equal(found, mine[1])

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -23,7 +25,7 @@ def detections(label_map: LabelMap, *rows: tuple[str, float, tuple[float, float,
 def combined(*found: tuple[LabelMap, Detections], max_detections: int = 100) -> Detections:
     maps = [label_map for label_map, _ in found]
     merged = ensemble.merge_label_maps(maps, [f"{number}.safetensors" for number in range(len(maps))])
-    return ensemble.combine([one for _, one in found], maps, merged, iou_threshold=0.55, max_detections=max_detections)
+    return ensemble.combine([one for _, one in found], maps, merged, max_detections=max_detections)
 
 
 def rows(found: Detections) -> list[tuple[str, float]]:
@@ -117,6 +119,38 @@ def test_no_more_than_asked_for_and_the_best_of_them() -> None:
     assert len(found.boxes) == len(found.labels) == len(found) == 2
 
 
+def test_models_that_agree_on_all_that_can_be_sure_stay_sure() -> None:
+    third = LabelMap(names=("tree",), category_ids=(3,))
+    sure = detections(PETS, ("cat", 1.0, BOX))
+    found = combined((PETS, sure), (PETS, sure), (third, detections(third)))
+    assert rows(found) == [("cat", 1.0)]
+
+
+def test_what_one_model_says_twice_counts_once() -> None:
+    # 0.8 of the box, so the second is suppressed by the first; a third box, of IoU 0.53 with it, is not.
+    inside, beside = (0.0, 0.0, 8.0, 6.4), (0.0, 2.5, 8.0, 10.5)
+    first = detections(PETS, ("cat", 0.75, BOX), ("cat", 0.5, inside), ("cat", 0.25, beside))
+    found = combined((PETS, first), (PETS, detections(PETS, ("cat", 0.25, BOX))))
+    assert rows(found) == [("cat", 0.5), ("cat", 0.125)]
+
+
+def test_a_box_is_drawn_towards_those_around_it_by_their_scores() -> None:
+    moved = (1.0, 0.0, 9.0, 8.0)
+    found = combined((PETS, detections(PETS, ("cat", 0.75, BOX))), (PETS, detections(PETS, ("cat", 0.25, moved))))
+    nearness = math.exp(-((1 - 7 / 9) ** 2) / ensemble.VOTING)
+    share = 0.25 * nearness / (0.75 + 0.25 * nearness)
+    assert found.boxes.tolist() == [pytest.approx([share, 0, 8 + share, 8], abs=1e-5)]
+    assert rows(found) == [("cat", 0.5)]
+
+
+def test_the_order_of_the_models_changes_nothing() -> None:
+    one = detections(PETS, ("cat", 0.75, BOX), ("dog", 0.5, FAR))
+    other = detections(PETS, ("cat", 0.5, (1.0, 0.0, 9.0, 8.0)))
+    there, back = combined((PETS, one), (PETS, other)), combined((PETS, other), (PETS, one))
+    assert rows(there) == rows(back)
+    assert torch.allclose(there.boxes, back.boxes)
+
+
 def test_nothing_found_by_anyone() -> None:
     found = combined((PETS, detections(PETS)), (MORE, detections(MORE)))
     assert len(found) == 0
@@ -126,4 +160,4 @@ def test_nothing_found_by_anyone() -> None:
 
 def test_one_result_for_each_model() -> None:
     with pytest.raises(ValueError, match="zip"):
-        ensemble.combine([detections(PETS)], [PETS, MORE], PETS, iou_threshold=0.5, max_detections=9)
+        ensemble.combine([detections(PETS)], [PETS, MORE], PETS, max_detections=9)
