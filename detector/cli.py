@@ -179,7 +179,7 @@ def _evaluate(options: forms.Evaluate) -> Answer:
         device=options.device,
         engine=options.engine,
         write_thresholds=options.write_thresholds,
-        decode=forms.decode_settings(options),
+        decode=forms.decode_settings(options.settings),
     )
     return Answer(
         text=f"{text.table(outcome.scores, outcome.intervals)}\n\n{commands.thresholds(outcome)}"
@@ -220,7 +220,7 @@ def _predict(options: forms.Predict) -> Answer:
         out=options.out,
         score=options.score,
         device=options.device,
-        decode=forms.decode_settings(options),
+        decode=forms.decode_settings(options.settings),
         compile_network=options.compile,
         say=lambda line: _note("predict", line),
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from detector.answer import Answer
 from detector.errors import ConfigError
 from detector.export_options import Export
-from detector.options import Train, names_lr
+from detector.options import Train, decode_settings, names_lr
 from detector.printable import visible
 from detector.report_options import Compare, Report
 
@@ -107,7 +107,9 @@ def thresholds(outcome: "EvalOutcome") -> str:
 def export(options: Export) -> Answer:
     from detector import run
 
-    outcome = run.export(options.checkpoint, out=options.out, half=options.precision)
+    outcome = run.export(
+        options.checkpoint, out=options.out, half=options.precision, decode=decode_settings(options.settings)
+    )
     size, original = outcome.size / 1e6, outcome.original_size / 1e6
     return Answer(
         text=f"model  {outcome.path}\nsize   {size:.1f} MB; the original has {original:.1f} MB",

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from tyro import conf
 
 from detector import options
-from detector.options import AsJson, Debug, Imports, shown
+from detector.options import AsJson, Debug, Imports, Settings, shown
 
 EXPORT_EXAMPLES = """\
 examples:
@@ -27,6 +27,8 @@ class Export:
     """The new file."""
     precision: Literal["float16", "bfloat16"] = "float16"
     """Of the weights of convolutions. Norms and biases, which are few, stay float32."""
+    settings: Settings = ()
+    """Setting of how boxes are read off, such as decode.zooms=[1.0]; from then on the model's own."""
     imports: Imports = ()
     as_json: AsJson = False
     debug: Debug = False

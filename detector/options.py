@@ -284,13 +284,13 @@ def names_lr(options: Train) -> bool:
     return options.lr is not None or any(text.partition("=")[0].strip() == "optim.lr" for text in options.settings)
 
 
-def decode_settings(options: Evaluate | Predict) -> dict[str, object]:
+def decode_settings(settings: Sequence[str]) -> dict[str, object]:
     """What --set says of `decode`, by name; nothing else can be changed once a model is trained.
 
     Raises:
         ConfigError: it names something else, or is no KEY=VALUE.
     """
-    changes = dict(map(config_file.parse_override, options.settings))
+    changes = dict(map(config_file.parse_override, settings))
     for key in changes:
         if not key.startswith("decode."):
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -62,37 +63,51 @@ def pack(
         num_views: How many views of each image the priors are of, with equally many levels, view after view.
     """
     found = _candidates(prediction, priors.level_sizes, classification, config, num_views)
-    num_images, _, num_classes = found.class_scores.shape
     rows = found.rows.gather(1, found.places)
     boxes = codec.decode(_take(prediction.deltas, rows).float(), priors.boxes[rows], delta_std)
     is_finite = _is_finite(prediction) & boxes.isfinite().all()
     boxes = torch.minimum(boxes.clamp(min=0), extents_hw.flip(-1).repeat(1, 2)[:, None])
 
-    unsuppressed, boxes = boxes, boxes.flatten(0, 1)
-    scores, labels = found.scores.flatten(), found.labels.flatten()
+    everything = _Everything(boxes=boxes, scores=found.scores, labels=found.labels)
+    kept = _suppressed(everything, found.class_scores.shape[2], config)
+    if num_views > 1:
+        kept = _agreed(kept, everything, _views(rows, priors.level_sizes, num_views), num_views, config)
+    drawn = kept.boxes
+    if config.voting:
+        drawn = suppress.vote(kept.boxes, kept.labels, *everything, width=config.voting)
+    facts = (is_finite.expand_as(kept.is_there), kept.is_there, kept.scores, kept.labels)
+    behind = _take(found.class_scores, found.places.flatten()[kept.rows])
+    return torch.cat((torch.stack([fact.float() for fact in facts], -1), drawn, behind), -1)
 
+
+class _Everything(NamedTuple):
+    """All candidates of each image."""
+
+    boxes: Tensor  # float32 [B, K, 4]
+    scores: Tensor  # float32 [B, K]
+    labels: Tensor  # int64 [B, K]
+
+
+class _Kept(NamedTuple):
+    """What suppression kept of each image, best first; what is not there comes last."""
+
+    rows: Tensor  # int64 [B, M], among the candidates of all images
+    is_there: Tensor  # bool [B, M]
+    boxes: Tensor  # float32 [B, M, 4]
+    scores: Tensor  # float32 [B, M]
+    labels: Tensor  # int64 [B, M]
+
+
+def _suppressed(everything: _Everything, num_classes: int, config: DecodeConfig) -> _Kept:
+    """The best of each image that no better one of their class overlaps too much."""
+    (num_images, per_image), boxes = everything.scores.shape, everything.boxes.flatten(0, 1)
+    scores, labels = everything.scores.flatten(), everything.labels.flatten()
     # Here the host waits, once for all images: suppression is much cheaper for those that can be reported.
     kept = (scores >= config.min_score).nonzero()[:, 0]
-    per_image = found.scores.shape[1]
     groups = kept // per_image * num_classes + labels[kept]
     kept = kept[suppress.keep_best(boxes[kept], scores[kept], groups, config.nms_iou)]
-
-    best, is_there = _first(kept, kept // per_image, num_images, min(config.max_detections, per_image))
-    everything = unsuppressed, found.scores, found.labels
-    kept_scores = scores[best]
-    if num_views > 1:
-        views = _views(rows, priors.level_sizes, num_views)
-        chosen = boxes[best], kept_scores, labels[best]
-        agreed = suppress.agree(*chosen, *everything, views, num_views=num_views, iou_threshold=config.nms_iou)
-        is_there &= agreed >= config.min_score
-        order = torch.where(is_there, agreed, -1).argsort(dim=1, descending=True, stable=True)
-        best, is_there, kept_scores = (column.gather(1, order) for column in (best, is_there, agreed))
-    kept_boxes, kept_labels = boxes[best], labels[best]
-    if config.voting:
-        kept_boxes = suppress.vote(kept_boxes, kept_labels, *everything, width=config.voting)
-    facts = (is_finite.expand_as(is_there), is_there, kept_scores, kept_labels)
-    behind = _take(found.class_scores, found.places.flatten()[best])
-    return torch.cat((torch.stack([fact.float() for fact in facts], -1), kept_boxes, behind), -1)
+    rows, is_there = _first(kept, kept // per_image, num_images, min(config.max_detections, per_image))
+    return _Kept(rows=rows, is_there=is_there, boxes=boxes[rows], scores=scores[rows], labels=labels[rows])
 
 
 def _first(
@@ -104,6 +119,30 @@ def _first(
     place = torch.where(rank < limit, images * limit + rank, num_images * limit)
     table = kept.new_zeros(num_images * limit + 1).scatter(0, place, kept)[:-1].view(num_images, limit)
     return table, torch.arange(limit, device=kept.device) < is_of.sum(0)[:, None]
+
+
+def _agreed(
+    kept: _Kept, everything: _Everything, views: Int[Tensor, "b k"], num_views: int, config: DecodeConfig
+) -> _Kept:
+    """With the scores that all views together give, in their order; what they leave under `min_score` is gone."""
+    scores = suppress.agree(
+        kept.boxes,
+        kept.scores,
+        kept.labels,
+        *everything,
+        views,
+        num_views=num_views,
+        iou_threshold=config.nms_iou,
+    )
+    is_there = kept.is_there & (scores >= config.min_score)
+    order = torch.where(is_there, scores, -1).argsort(dim=1, descending=True, stable=True)
+    return _Kept(
+        rows=kept.rows.gather(1, order),
+        is_there=is_there.gather(1, order),
+        boxes=_take(kept.boxes, order),
+        scores=scores.gather(1, order),
+        labels=kept.labels.gather(1, order),
+    )
 
 
 def unpack(packed: Float[Tensor, "b m columns"]) -> list[CanvasDetections]:

@@ -78,14 +78,21 @@ def write_thresholds(path: Path, thresholds: tuple[float, ...]) -> None:
     _write(path, dict(tensors), {**metadata, "thresholds": json.dumps(thresholds)})
 
 
-def write_half(source: Path, target: Path, dtype: torch.dtype) -> None:
+def write_half(source: Path, target: Path, dtype: torch.dtype, *, decode: Mapping[str, object] | None = None) -> None:
     """Write a model file again, with weights of half the size; norms and biases, which are few, stay as they are.
+
+    Args:
+        source: The file.
+        target: The new one.
+        dtype: Of the weights.
+        decode: As for `load`; from then on they are the model's own.
 
     Raises:
         CheckpointError: as `load`; or a weight is beyond the range of `dtype`.
+        ConfigError: as `load`.
         OSError: it cannot be written.
     """
-    load(source)
+    config = load(source, decode=decode).config
     tensors, metadata = read_tensors(source)
     halved = {
         name: tensor.to(dtype) if tensor.is_floating_point() and tensor.ndim > 1 else tensor
@@ -95,7 +102,7 @@ def write_half(source: Path, target: Path, dtype: torch.dtype) -> None:
     if name is not None:
         kind = str(dtype).removeprefix("torch.")
         raise CheckpointError(f"{source}: {name} holds values beyond the range of {kind}; choose bfloat16")
-    _write(target, halved, metadata)
+    _write(target, halved, {**metadata, "config": config_file.dump(config)})
 
 
 def _write(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,8 +74,12 @@ def test_the_card_says_what_was_measured(run_folder: Path, data: Path, tmp_path:
     other = {"file": "another.safetensors", "sha256": "0"}
     (weights / "manifest.json").write_text(json.dumps([other]))
     options = ["--name", "tiny", "--commit", "abc123", "--data-licence", "MIT", "--limit", "Not for use."]
-    for _ in range(2):  # the second time over the first
-        runpy.run_path(str(SHIP))["main"]([str(run_folder), str(data), *options, "--weights", str(weights)])
+    moved = shutil.copytree(run_folder, tmp_path / "moved")
+    environment = json.loads((moved / "environment.json").read_text())
+    typed = ["/a/detector", "train", f"{data}/../{data.name}", "--out", "/b/run", "--steps", "2"]
+    (moved / "environment.json").write_text(json.dumps(environment | {"command": typed}))
+    for folder in (run_folder, moved):  # the second time over the first
+        runpy.run_path(str(SHIP))["main"]([str(folder), str(data), *options, "--weights", str(weights)])
     manifest = json.loads((weights / "manifest.json").read_text())
     assert [entry["file"] for entry in manifest] == ["another.safetensors", "tiny.safetensors"]
     entry = manifest[1]
@@ -82,7 +87,7 @@ def test_the_card_says_what_was_measured(run_folder: Path, data: Path, tmp_path:
     assert (entry["sha256"], entry["bytes"]) == (files.sha256(path), path.stat().st_size)
     assert entry["ap"] == average_precision(path, data, tmp_path / "eval")
     assert entry["commit"] == "abc123"
-    assert entry["command"].startswith("detector train")
+    assert entry["command"] == f"detector train {data} --out {moved} --steps 2"
     card = (weights / "tiny.md").read_text()
     assert f"| all | {entry['ap']:.3f} (" in card
     assert all(f"| {name} | {ap:.3f} |" in card for name, ap in entry["ap_per_class"].items())

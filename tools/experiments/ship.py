@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -28,6 +28,7 @@ from detector.benchmark.environment import Environment
 from detector.data import coco
 from detector.data.columns import Columns
 from detector.model import model_file, precision
+from detector.options import decode_settings
 from detector.run import EvalOutcome
 from detector.train import run_status
 
@@ -124,11 +125,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     source: Path = options.run / "best.safetensors"
     target: Path = options.weights / f"{options.name}.safetensors"
     target.parent.mkdir(parents=True, exist_ok=True)
-    model_file.write_half(source, target, getattr(torch, options.precision))
+    decode = decode_settings(options.settings)
+    model_file.write_half(source, target, getattr(torch, options.precision), decode=decode)
     if target.stat().st_size > MOST_BYTES:
         raise SystemExit(f"{target}: {target.stat().st_size} bytes are more than {MOST_BYTES}")
-    scores, full = _score(target, options.data), _score(source, options.data)
-    command = _command(options.run)
+    scores, full = _score(target, options.data), _score(source, options.data, decode)
+    command = _command(options.run, options.data)
     entry = Entry(
         file=target.name,
         sha256=files.sha256(target),
@@ -162,13 +164,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-licence", required=True)
     parser.add_argument("--limit", action="append", default=[], metavar="SENTENCE", help="where not to trust it")
     parser.add_argument("--precision", choices=("float16", "bfloat16"), default="float16")
+    parser.add_argument(
+        "--set", action="append", default=[], dest="settings", metavar="decode.KEY=VALUE", help="how boxes are read off"
+    )
     parser.add_argument("--weights", type=Path, default=Path("weights"), help="folder for the three files")
     return parser
 
 
-def _score(model: Path, data: Path) -> EvalOutcome:
-    with tempfile.TemporaryDirectory() as out:
-        return run.evaluate([model], run.DataPaths(folder=data), split="test", out=Path(out) / "eval", device="cpu")
+def _score(model: Path, data: Path, decode: Mapping[str, object] | None = None) -> EvalOutcome:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "eval"
+        return run.evaluate([model], run.DataPaths(folder=data), split="test", out=out, device="cpu", decode=decode)
 
 
 def _annotations(data: Path, split: str) -> Path:
@@ -180,10 +186,14 @@ def _columns(data: Path, split: str) -> Columns:
     return coco.read(found.annotations, found.images)
 
 
-def _command(folder: Path) -> list[str]:
-    """As it was typed, but for where the program lies."""
+def _command(folder: Path, data: Path) -> list[str]:
+    """As it was typed, but for where program, data and run lay then."""
     words: list[str] = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["command"]
-    return ["detector", *(words[1:] if words[1:2] == ["train"] else ["train", *words[1:]])]
+    words = words[2:] if words[1:2] == ["train"] else words[1:]
+    words = [str(data) if Path(word).resolve() == data.resolve() else word for word in words]
+    if "--out" in words[:-1]:
+        words[words.index("--out") + 1] = str(folder)
+    return ["detector", "train", *words]
 
 
 def _after(option: str, command: Sequence[str]) -> str | None:

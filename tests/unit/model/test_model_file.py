@@ -301,6 +301,15 @@ def test_a_half_file_is_the_model_rounded_once(path: Path, trained: TrainedModel
         model_file.load(half)
 
 
+def test_a_half_file_may_read_boxes_off_otherwise(path: Path, trained: TrainedModel) -> None:
+    half = path.with_name("half.safetensors")
+    model_file.write_half(path, half, torch.float16, decode={"nms_iou": 0.4})
+    expected = dataclasses.replace(trained.config.decode, nms_iou=0.4)
+    assert model_file.load(half).config == dataclasses.replace(trained.config, decode=expected)
+    with pytest.raises(ConfigError, match="nms_iuo"):
+        model_file.write_half(path, half, torch.float16, decode={"nms_iuo": 0.4})
+
+
 def test_a_weight_beyond_the_range_of_float16_is_named(tmp_path: Path, trained: TrainedModel) -> None:
     state = {name: value.clone() for name, value in trained.model.state_dict().items()}
     state["heads.box.output.weight"][0, 0, 0, 0] = 1e5

@@ -17,7 +17,7 @@ NOTED = BestScores(scores=SCORES, scored_on={"device": "cpu", "processes": 1})
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
-    return RunFolder(tmp_path)
+    return RunFolder(path=tmp_path)
 
 
 @pytest.mark.parametrize("noted", [NOTED, replace(NOTED, confirmed="0123")])
