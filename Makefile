@@ -13,6 +13,8 @@ BIN := $(VENV)/bin
 DATA := data/blood-cells
 DEMO_IMAGES := $(addprefix $(DATA)/images/BloodImage_,00007.jpg 00011.jpg 00015.jpg 00016.jpg 00018.jpg 00019.jpg)
 
+SHIPPED := weights/blood-cells-r18.safetensors
+
 .DEFAULT_GOAL := help
 .PHONY: help demo setup test fuzz faults bench check clean
 .DELETE_ON_ERROR:
@@ -20,14 +22,15 @@ DEMO_IMAGES := $(addprefix $(DATA)/images/BloodImage_,00007.jpg 00011.jpg 00015.
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 
-demo: $(VENV)/.run-time ## Install, train for four minutes on a CPU, score, draw
+demo: $(VENV)/.run-time ## Install, predict with the model in weights/, train for four minutes on a CPU, score, draw
 	@test ! -e demo || test -e demo/.made-by-make || \
 		{ echo "demo/ exists and was not made by make; move it away" >&2; exit 1; }
 	rm -rf demo && mkdir demo && touch demo/.made-by-make
+	$(BIN)/detector predict $(SHIPPED) $(DEMO_IMAGES) --out demo/at-once
 	$(BIN)/detector train $(DATA) --recipe small --init none --minutes $(DEMO_MINUTES) --out demo/run
 	$(BIN)/detector eval demo/run/best.safetensors $(DATA) --split test --out demo/eval
 	$(BIN)/detector predict demo/run/best.safetensors $(DEMO_IMAGES) --out demo/pictures
-	@echo "model: demo/run/best.safetensors   scores: demo/eval   pictures: demo/pictures"
+	@echo "model: demo/run/best.safetensors   scores: demo/eval   pictures: demo/pictures, of $(SHIPPED): demo/at-once"
 
 setup: $(VENV)/.dev ## Install everything needed to work on the code
 
