@@ -12,7 +12,6 @@ SOAK_STEPS ?= 10000
 BIN := $(VENV)/bin
 DATA := data/blood-cells
 DEMO_IMAGES := $(addprefix $(DATA)/images/BloodImage_,00007.jpg 00011.jpg 00015.jpg 00016.jpg 00018.jpg 00019.jpg)
-
 SHIPPED := weights/blood-cells-r18.safetensors
 
 .DEFAULT_GOAL := help

@@ -175,7 +175,7 @@ class DecodeConfig:
         require(0 <= self.voting <= 1, "decode.voting", "between 0 and 1", self.voting)
         require(1 <= len(self.zooms) <= 8, "decode.zooms", "between one and eight numbers", self.zooms)
         require(
-            min(self.zooms, default=1) >= 0.25 and max(self.zooms, default=1) <= 4,
+            min(self.zooms) >= 0.25 and max(self.zooms) <= 4,
             "decode.zooms",
             "numbers between 0.25 and 4",
             self.zooms,
