@@ -78,7 +78,7 @@ def small() -> RunConfig:
     head = TowerConfig(depth=2, width=96)
     return RunConfig(
         data=DataConfig(image_size=320, batch_size=4, crops=CropConfig(share=0.7)),
-        augment=AugmentConfig(vertical_flip=0.5),
+        augment=AugmentConfig(vertical_flip=0.5, clean_share=0.3),
         model=ModelConfig(
             backbone="resnet18",
             pyramid=PyramidConfig(first_level=3, last_level=6, width=96),

@@ -83,7 +83,7 @@ class BatchShape:
     window_hw: tuple[int, int]
     """The part of the canvas."""
     is_clean: bool = False
-    """Whether no image shows parts of others, whatever the settings say of mixing."""
+    """Whether each image is shown whole and alone, whatever the settings say of zoom and mixing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

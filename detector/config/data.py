@@ -1,5 +1,6 @@
 """Settings of what the network is shown."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -100,7 +101,9 @@ class AugmentConfig:
     """Two images blended, with the objects of both (Zhang et al. 2019, Bag of freebies)."""
     copy_paste: CopyPasteConfig = CopyPasteConfig()
     clean_share: float = 0.0
-    """Last share of the run without mosaic, mixup and copy-paste (Ge et al. 2021, YOLOX); the rest goes on."""
+    """Last share of the run in which images are shown as they are scored, but for flips, turns and colours: whole and
+    alone, without mosaic, mixup and copy-paste (Ge et al. 2021, YOLOX), cut-outs, zoom and aspect. Where a zoom cuts, a
+    border has every object; at the borders that images really have, people leave out many."""
 
     @property
     def mixes(self) -> bool:
@@ -108,9 +111,9 @@ class AugmentConfig:
         return max(self.mosaic, self.mixup, self.copy_paste.probability) > 0
 
     @property
-    def clean_from(self) -> float | None:
-        """Progress of the run from which on it does not; None where nothing changes."""
-        return 1 - self.clean_share if self.mixes and self.clean_share > 0 else None
+    def clean_from(self) -> float:
+        """Progress of the run from which on images are shown whole and alone; infinite where that never comes."""
+        return 1 - self.clean_share if self.clean_share > 0 else math.inf
 
     def __post_init__(self) -> None:
         for name in (

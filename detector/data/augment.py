@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import cv2
 import numpy as np
@@ -25,6 +25,8 @@ Key = tuple[int, int, int]
 """(seed, epoch, index)"""
 Rectangle = tuple[int, int, int, int]
 """Left, top, right, bottom in whole pixels."""
+Framing = Literal["zoomed", "mosaic", "whole"]
+"""How an image is shown: zoomed and placed at random; likewise, as one of the four of a mosaic; as scoring shows it."""
 
 _ONE_IMAGE = 1  # the first number of every random stream of this module; 0 is the order of the images
 _TURNS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
@@ -98,7 +100,7 @@ class Augmenter:
         window_hw: tuple[int, int] | None = None,
         *,
         part: int = 0,
-        in_mosaic: bool = False,
+        framing: Framing = "zoomed",
     ) -> Change:
         """What is to be done to an image of this size.
 
@@ -107,14 +109,17 @@ class Augmenter:
             rng_key: Of the sample.
             window_hw: Of the canvas it is shown on; None for the whole one.
             part: Which of the images of the sample; each has random numbers of its own.
-            in_mosaic: Whether it is one of four.
+            framing: How it is shown.
         """
         rng = generator(rng_key, _ONE_IMAGE, *((part,) if part else ()))
         turns = self._draw_turns(rng)
         upright_hw = turned_size(size_hw, turns)
         shown_hw = self._canvas_hw if window_hw is None else window_hw
-        config = self._in_mosaic if in_mosaic else self._config
-        window = draw_window(rng, config, upright_hw, shown_hw, letterbox.fit(size_hw, self._canvas_hw).scale)
+        if framing == "whole":
+            window = _whole(upright_hw, shown_hw)
+        else:
+            config = self._in_mosaic if framing == "mosaic" else self._config
+            window = draw_window(rng, config, upright_hw, shown_hw, letterbox.fit(size_hw, self._canvas_hw).scale)
         return self._change(rng, _before_turn(window, upright_hw, turns), shown_hw, turns)
 
     def draw_cut_out(self, size_hw: tuple[int, int], rng: np.random.Generator, source: Rectangle) -> Change:
@@ -242,6 +247,12 @@ def draw_window(
     top, bottom, height, y = _span(rng, size_hw[0], shown_hw[0], scale / stretch)
     left, right, width, x = _span(rng, size_hw[1], shown_hw[1], scale * stretch)
     return Window(source=(left, top, right, bottom), size_hw=(height, width), top_left=(y, x))
+
+
+def _whole(size_hw: tuple[int, int], shown_hw: tuple[int, int]) -> Window:
+    height, width = size_hw
+    resized_hw = letterbox.resized_hw(letterbox.fit(size_hw, shown_hw), shown_hw)
+    return Window(source=(0, 0, width, height), size_hw=resized_hw, top_left=(0, 0))
 
 
 def cut_out(sample: Sample, window: Window, min_visibility: float) -> Sample:

@@ -31,7 +31,7 @@ class Key(NamedTuple):
     window_hw: tuple[int, int]
     """Of the part of the canvas that is shown."""
     is_clean: bool = False
-    """Without parts of other images."""
+    """Whole, and without parts of other images."""
 
 
 # An exception that crosses from a loader process comes out wrapped in a traceback; as a value it stays one line.
@@ -112,7 +112,7 @@ class TrainingSet(Dataset[Outcome]):
 
     def _shown(self, row: int, rng_key: augment.Key, tile: Tile) -> _Shown:
         source = self._source(row)
-        drawn = self._augment.draw(source.size_hw, rng_key, tile.hw, part=tile.part, in_mosaic=tile.in_mosaic)
+        drawn = self._augment.draw(source.size_hw, rng_key, tile.hw, part=tile.part, framing=tile.framing)
         change = mix.against_the_seams(drawn, tile)
         made = source.read(augment.reduction(change.window))
         sample = _with_objects(self.columns, row, made.pixels, _scaled(source.scale_xy, made.factor))

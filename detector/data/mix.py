@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detector.config import AugmentConfig, CopyPasteConfig
-from detector.data.augment import Change, Key, Rectangle, generator
+from detector.data.augment import Change, Framing, Key, Rectangle, generator
 from detector.data.columns import Columns
 from detector.types import Sample
 
@@ -36,7 +36,7 @@ class Tile:
     """None for the image whose turn it is."""
     hw: tuple[int, int]
     top_left: tuple[int, int] = (0, 0)
-    in_mosaic: bool = False
+    framing: Framing = "zoomed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,7 @@ class Mixer:
 
     def plan(self, rng_key: Key, window_hw: tuple[int, int], *, is_clean: bool) -> Plan:
         config = self._config
-        alone = (Tile(hw=window_hw),)
+        alone = (Tile(hw=window_hw, framing="whole" if is_clean else "zoomed"),)
         if is_clean or not config.mixes:
             return Plan(canvas_hw=window_hw, tiles=alone)
         return Plan(
@@ -100,7 +100,7 @@ class Mixer:
         y, x = _seam(rng, height), _seam(rng, width)
         partners = rng.integers(self._num_images, size=_PARTS - 1).tolist()
         return tuple(
-            Tile(part=part, row=row, hw=hw, top_left=top_left, in_mosaic=True)
+            Tile(part=part, row=row, hw=hw, top_left=top_left, framing="mosaic")
             for part, (row, hw, top_left) in enumerate(
                 (
                     (None, (y, x), (0, 0)),
@@ -165,7 +165,7 @@ def placing(rng_key: Key) -> np.random.Generator:
 
 def against_the_seams(change: Change, tile: Tile) -> Change:
     """A picture of a mosaic that does not fill its part touches the point where the four meet."""
-    if not tile.in_mosaic:
+    if tile.framing != "mosaic":
         return change
     y, x = (
         room - side if start == 0 else 0

@@ -103,7 +103,7 @@ def _forecast(made: Assembly, material: Material, go_on: Callable[[], None]) -> 
     memory.reset_peak(learner.device)
     scoring = _scoring_seconds(made, material, go_on)  # before the steps, which change the weights
     needs = tuple(_need(learner, material, phase, go_on) for phase in _phases(material))
-    plan = schedule.plan(config.length, config.data, num_images=len(material.columns))
+    plan = schedule.plan(config, num_images=len(material.columns))
     if scoring is None:
         plan = dataclasses.replace(plan, evaluations=0)
     return Forecast(

@@ -92,7 +92,7 @@ def replan(
     old = config_file.loads(before.config, source="checkpoint")
     if old.length == config.length:
         return state, []
-    plans = [schedule.plan(one.length, one.data, num_images=num_images) for one in (old, config)]
+    plans = [schedule.plan(one, num_images=num_images) for one in (old, config)]
     steps, seconds = state.learner.steps, state.loop.seconds
     was, now = (plan.progress(steps, seconds) for plan in plans)
     if now >= 1 and not (was >= 1 and plans[0] == plans[1]):

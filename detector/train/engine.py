@@ -129,7 +129,7 @@ class _Loop:
         self._saver = saver
         self._requests = requests
         self._world = learner.world
-        self._plan = schedule.plan(config.length, config.data, num_images=task.num_images)
+        self._plan = schedule.plan(config, num_images=task.num_images)
         self._shapes = Shapes(self._plan, config, task.canvas_hw, first=learner.steps)
         self._clock = Clock(self._from.seconds)
         self._agreement = Agreement(self._world, self._clock, requests)

@@ -45,9 +45,8 @@ class Estimate:
 
 def phases(config: RunConfig, canvas_hw: tuple[int, int]) -> tuple[Phase, ...]:
     """In their order; the shares sum to 1."""
-    cuts = {0.0, config.data.crops.share, *accumulate(stage.share for stage in config.stages)}
-    if config.augment.clean_from is not None:
-        cuts.add(config.augment.clean_from)
+    cuts = {0.0, schedule.cut_outs_until(config), config.augment.clean_from}
+    cuts |= set(accumulate(stage.share for stage in config.stages))
     if config.assign.kind == "task_aligned":
         cuts.add(config.assign.aligned_from)
     begins = sorted(cut for cut in cuts if cut < 1)

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from detector.config import DataConfig, LengthConfig, OptimConfig, RunConfig
+from detector.config import OptimConfig, RunConfig
 from detector.geometry import letterbox
 from detector.types import BatchShape
 
@@ -31,8 +31,9 @@ class Plan:
 SECONDS_PER_EVALUATION = 240.0  # a run limited by time spends it on training: at most one scoring in so long
 
 
-def plan(length: LengthConfig, data: DataConfig, *, num_images: int) -> Plan:
+def plan(config: RunConfig, *, num_images: int) -> Plan:
     """Turn epochs, steps or minutes into a plan. An epoch is as many images as the data set has, cut-outs included."""
+    length, data = config.length, config.data
     if length.minutes is not None:
         seconds = 60.0 * length.minutes
         evaluations = min(length.evaluations, max(1, int(seconds / SECONDS_PER_EVALUATION)))
@@ -40,21 +41,24 @@ def plan(length: LengthConfig, data: DataConfig, *, num_images: int) -> Plan:
     steps = length.steps
     if steps is None:
         assert length.epochs is not None
-        crops = data.crops
-        images_per_step = data.batch_size * (1 + crops.share * (crops.batch_factor - 1))
+        images_per_step = data.batch_size * (1 + cut_outs_until(config) * (data.crops.batch_factor - 1))
         steps = max(1, math.ceil(length.epochs * num_images / images_per_step))
     return Plan(steps=steps, seconds=None, evaluations=min(length.evaluations, steps))
 
 
 def batch_shape(progress: float, config: RunConfig, canvas_hw: tuple[int, int]) -> BatchShape:
-    """Cut-outs in the first part of the run, whole canvases after it; images that are not mixed in the last part."""
+    """Cut-outs in the first part of the run, whole canvases after it, on which the last part shows whole images."""
     data = config.data
-    clean_from = config.augment.clean_from
-    is_clean = clean_from is not None and progress >= clean_from
-    if progress < data.crops.share:
+    if progress < cut_outs_until(config):
         size, window_hw = data.batch_size * data.crops.batch_factor, letterbox.shrink(canvas_hw, data.crops.size)
-        return BatchShape(size=size, window_hw=window_hw, is_clean=is_clean)
+        return BatchShape(size=size, window_hw=window_hw)
+    is_clean = progress >= config.augment.clean_from
     return BatchShape(size=data.batch_size, window_hw=canvas_hw, is_clean=is_clean)
+
+
+def cut_outs_until(config: RunConfig) -> float:
+    """Progress of the run at which cut-outs end: as set, or where the clean part begins."""
+    return min(config.data.crops.share, config.augment.clean_from)
 
 
 def lr_factor(step: int, progress: float, config: OptimConfig) -> float:

@@ -6,11 +6,22 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector.config import AugmentConfig
-from detector.data.augment import Augmenter, Window, cut_out, draw_window, reduced, reduction, turn, turn_boxes
+from detector.data.augment import (
+    Augmenter,
+    Window,
+    cut_out,
+    draw_window,
+    reduced,
+    reduction,
+    turn,
+    turn_boxes,
+)
+from detector.data.letterbox import place
 from detector.geometry import letterbox
 from detector.types import Sample
 from tests.unit.data import make
@@ -271,6 +282,37 @@ def test_a_window_is_always_inside_image_and_canvas(
         assert start >= 0
         assert length >= 1
         assert start + length <= limit
+
+
+@pytest.mark.parametrize("size_hw", [(96, 128), (50, 200), (333, 100)])
+def test_a_clean_image_is_the_one_that_is_scored(size_hw: tuple[int, int]) -> None:
+    config = dataclasses.replace(STILL, scale=(0.5, 3.0), aspect=(0.5, 2.0))
+    image = make.pixels(size_hw)
+    augment = Augmenter(config, CANVAS, 114)
+    box = [1.0, 2.0, size_hw[1] - 3.0, size_hw[0] - 4.0]
+    made = augment.apply(_sample(image, [box]), augment.draw(size_hw, (0, 0, 0), framing="whole"))
+    scored, placement = place(image, CANVAS, 114)
+    np.testing.assert_array_equal(made.image, scored)
+    there = letterbox.boxes_to_original(torch.from_numpy(made.boxes), placement).numpy()
+    np.testing.assert_allclose(there, [box], atol=0.5 / placement.scale + 0.01)
+    zoomed = augment(_sample(image, [box]), (0, 0, 0))
+    assert not np.array_equal(zoomed.image, scored)
+
+
+def test_in_the_clean_part_every_object_is_there() -> None:
+    config = AugmentConfig(scale=(0.7, 3), quarter_turns=0.75, horizontal_flip=0.5, vertical_flip=0.5)
+    augment = Augmenter(config, CANVAS, 114)
+    sample = _sample(make.pixels((96, 128)), [[0, 0, 20, 20], [108, 0, 128, 20], [0, 76, 20, 96], [108, 76, 128, 96]])
+    cut = 0
+    for index in range(60):
+        key = (0, 0, index)
+        made = augment.apply(sample, augment.draw((96, 128), key, framing="whole"))
+        assert len(made.boxes) == 4
+        assert not made.is_crowd.any()
+        sides = made.boxes[:, 2:] - made.boxes[:, :2]
+        assert sides.std(axis=0).max() < 0.01, "all four were of one size and still are"
+        cut += len(augment(sample, key).boxes) < 4
+    assert cut > 20, "else nothing was put to the test"
 
 
 def test_what_a_cut_leaves_of_an_object() -> None:

@@ -354,7 +354,7 @@ def test_a_clean_sample_is_the_one_without_mixing(columns: Columns) -> None:
     differ = 0
     for epoch in range(4):
         for row in range(3):
-            expected = sample_of(plain, Key(epoch, row, CANVAS))
+            expected = sample_of(plain, Key(epoch, row, CANVAS, is_clean=True))
             clean = sample_of(mixed, Key(epoch, row, CANVAS, is_clean=True))
             np.testing.assert_array_equal(clean.image, expected.image)
             np.testing.assert_array_equal(clean.boxes, expected.boxes)

@@ -32,14 +32,19 @@ def test_a_run_with_cut_outs_has_two_phases() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 def test_without_a_change_there_is_one_phase(share: float) -> None:
-    (phase,) = phases({"data.crops.share": share})
+    (phase,) = phases({"data.crops.share": share, "augment.clean_share": 0})
     assert phase.share == 1
 
 
+def test_the_clean_part_is_a_phase_and_ends_the_cut_outs() -> None:
+    cut_outs, clean = phases({"data.crops.share": 0.7, "augment.clean_share": 0.4})
+    assert (cut_outs.share, cut_outs.shape.is_clean) == (pytest.approx(0.6), False)
+    assert (clean.share, clean.shape.is_clean, clean.shape.window_hw) == (pytest.approx(0.4), True, HW)
+
+
 def test_stages_and_an_assignment_that_comes_later_have_phases_of_their_own() -> None:
-    found = phases(
-        {"data.crops.share": 0.6, "assign.kind": "task_aligned", "assign.aligned_from": 0.1, "stages": STAGES}
-    )
+    later = {"assign.kind": "task_aligned", "assign.aligned_from": 0.1}
+    found = phases({"data.crops.share": 0.6, "augment.clean_share": 0, "stages": STAGES} | later)
     assert [round(phase.share, 6) for phase in found] == [0.1, 0.2, 0.3, 0.4]  # 0.3 + 0.3 is not quite 0.6
     assert [phase.stage for phase in found] == ["a", "a", "b", "c"]
 

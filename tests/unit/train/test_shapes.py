@@ -1,5 +1,7 @@
 """Shapes of batches, asked for ahead of training and alike in all processes."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +19,7 @@ IS_CUT, IS_WHOLE, IS_CLEAN = (schedule.batch_shape(progress, CONFIG, CANVAS) for
 
 
 def shapes(length: LengthConfig, first: int = 0) -> Shapes:
-    return Shapes(schedule.plan(length, CONFIG.data, num_images=10), CONFIG, CANVAS, first=first)
+    return Shapes(schedule.plan(replace(CONFIG, length=length), num_images=10), CONFIG, CANVAS, first=first)
 
 
 def test_in_steps_the_shape_is_that_of_the_step_and_nothing_else() -> None:
