@@ -33,6 +33,7 @@ SETTINGS = {
     "data.batch_size": 2,
     "data.workers": 0,
     "data.crops.share": 0.4,
+    "augment.clean_share": 0.0,
     "model.pyramid.width": 16,
     "model.heads.box.tower.width": 16,
     "model.heads.classification.tower.width": 16,
