@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,11 +22,16 @@ def written_whole(path: Path, *, durable: bool = True) -> Generator[Path]:
 
     No reader ever meets half of it, and after a failure the earlier file stands untouched. The content is on the disk
     before the name is, so the same holds after a power cut; what is written again in a moment need not be `durable`.
+    A link stays a link: what it leads to is written. The file keeps its permissions, and a new one has the usual ones.
     """
-    # Not `tempfile`: its files are readable by their owner only, and so would be the result.
+    if path.is_symlink():
+        path = path.resolve()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = (path if path.exists() else temporary).stat().st_mode
         yield temporary
+        temporary.chmod(stat.S_IMODE(mode))  # some who write, safetensors among them, let only the owner read
         if durable:
             sync(temporary)
         temporary.replace(path)

@@ -1,7 +1,7 @@
 """What finds objects in pixels: one model, or several fused."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol, Self
 
@@ -10,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from detector.config import DecodeConfig
 from detector.data import letterbox
 from detector.model import compiled, inference, precision
 from detector.model.model_file import TrainedModel
 from detector.predict import ensemble
+from detector.predict.ensemble import Fusion
 from detector.types import Detections, LabelMap, Placement, Preprocess
 
 Pixels = NDArray[np.uint8]
@@ -47,7 +49,7 @@ class OneModel:
     label_map: LabelMap
     preprocess: Preprocess
     one_of_classes: bool = False
-    max_detections: int = 100
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
     thresholds: tuple[float, ...] | None = None
     batch_size: int | None = None
     """Images that go through the network at once, where it was compiled for that; None is any number."""
@@ -62,7 +64,7 @@ class OneModel:
             label_map=trained.label_map,
             preprocess=trained.preprocess,
             one_of_classes=plain and config.loss.classification == "categorical",
-            max_detections=config.decode.max_detections,
+            decode=config.decode,
             thresholds=trained.thresholds,
             batch_size=batch_size,
         )
@@ -97,14 +99,13 @@ class FusedModels:
 
     def __init__(self, models: Sequence[OneModel], sources: Sequence[str]) -> None:
         self._models = tuple(models)
-        self._maps = [model.label_map for model in models]
-        self.label_map = ensemble.merge_label_maps(self._maps, sources)
-        self._limit = max(model.max_detections for model in models)
+        maps = [model.label_map for model in models]
+        self.label_map = ensemble.merge_label_maps(maps, sources)
+        self._fusion = Fusion.of(maps, self.label_map, [model.decode for model in models])
 
     def find(self, images: Sequence[Pixels]) -> Sequence[Detections]:
         return [
-            ensemble.combine(found, self._maps, self.label_map, max_detections=self._limit)
-            for found in zip(*(model.find(images) for model in self._models), strict=True)
+            self._fusion.combine(found) for found in zip(*(model.find(images) for model in self._models), strict=True)
         ]
 
 

@@ -12,7 +12,7 @@ from detector.evaluate.collect import Found
 from detector.evaluate.results import Results
 from detector.model import inference, precision
 from detector.model.model_file import TrainedModel
-from detector.predict import ensemble
+from detector.predict.ensemble import Fusion
 from detector.train.distributed import World
 
 BATCH_SIZE = 8
@@ -107,15 +107,12 @@ def _found_by_one(
 
 
 def _fused(models: Sequence[TrainedModel], columns: Columns, of_each: Sequence[Iterator[Found]]) -> Iterator[Found]:
-    maps = [model.label_map for model in models]
-    limit = max(model.config.decode.max_detections for model in models)
+    maps, decodes = [model.label_map for model in models], [model.config.decode for model in models]
+    fusion = Fusion.of(maps, columns.label_map, decodes)
     for together in zip(*of_each, strict=True):
         rows = {row for row, _ in together}
         assert len(rows) == 1, "every model sees the same images in the same order"
-        yield (
-            rows.pop(),
-            ensemble.combine([found for _, found in together], maps, columns.label_map, max_detections=limit),
-        )
+        yield rows.pop(), fusion.combine([found for _, found in together])
 
 
 def _device(model: TrainedModel) -> torch.device:

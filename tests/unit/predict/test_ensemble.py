@@ -1,16 +1,20 @@
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
 
+from detector.config import DecodeConfig
 from detector.errors import ConfigError
 from detector.predict import ensemble
+from detector.predict.ensemble import Fusion
 from detector.types import Detections, LabelMap
 
 PETS = LabelMap(names=("cat", "dog"), category_ids=(17, 18))
 MORE = LabelMap(names=("bird", "dog"), category_ids=(16, 18))
 BOX = (0.0, 0.0, 8.0, 8.0)
 FAR = (100.0, 100.0, 108.0, 108.0)
+VOTES = DecodeConfig(nms_iou=0.6, voting=0.025)
 
 
 def detections(label_map: LabelMap, *rows: tuple[str, float, tuple[float, float, float, float]]) -> Detections:
@@ -22,10 +26,10 @@ def detections(label_map: LabelMap, *rows: tuple[str, float, tuple[float, float,
     )
 
 
-def combined(*found: tuple[LabelMap, Detections], max_detections: int = 100) -> Detections:
+def combined(*found: tuple[LabelMap, Detections], decodes: Sequence[DecodeConfig] = (VOTES,)) -> Detections:
     maps = [label_map for label_map, _ in found]
     merged = ensemble.merge_label_maps(maps, [f"{number}.safetensors" for number in range(len(maps))])
-    return ensemble.combine([one for _, one in found], maps, merged, max_detections=max_detections)
+    return Fusion.of(maps, merged, decodes).combine([one for _, one in found])
 
 
 def rows(found: Detections) -> list[tuple[str, float]]:
@@ -114,7 +118,7 @@ def test_best_first_across_classes_that_differ_in_models() -> None:
 
 def test_no_more_than_asked_for_and_the_best_of_them() -> None:
     one = detections(PETS, ("cat", 0.5, BOX), ("dog", 0.75, BOX), ("cat", 0.25, FAR))
-    found = combined((PETS, one), max_detections=2)
+    found = combined((PETS, one), decodes=[DecodeConfig(max_detections=2)])
     assert rows(found) == [("dog", 0.75), ("cat", 0.5)]
     assert len(found.boxes) == len(found.labels) == len(found) == 2
 
@@ -137,10 +141,27 @@ def test_what_one_model_says_twice_counts_once() -> None:
 def test_a_box_is_drawn_towards_those_around_it_by_their_scores() -> None:
     moved = (1.0, 0.0, 9.0, 8.0)
     found = combined((PETS, detections(PETS, ("cat", 0.75, BOX))), (PETS, detections(PETS, ("cat", 0.25, moved))))
-    nearness = math.exp(-((1 - 7 / 9) ** 2) / ensemble.VOTING)
+    nearness = math.exp(-((1 - 7 / 9) ** 2) / VOTES.voting)
     share = 0.25 * nearness / (0.75 + 0.25 * nearness)
     assert found.boxes.tolist() == [pytest.approx([share, 0, 8 + share, 8], abs=1e-5)]
     assert rows(found) == [("cat", 0.5)]
+
+
+def test_boxes_stay_where_the_settings_have_no_votes() -> None:
+    moved = (1.0, 0.0, 9.0, 8.0)
+    one, other = detections(PETS, ("cat", 0.75, BOX)), detections(PETS, ("cat", 0.25, moved))
+    found = combined((PETS, one), (PETS, other), decodes=[DecodeConfig(voting=0.0)])
+    assert found.boxes.tolist() == [list(BOX)]
+
+
+@pytest.mark.parametrize(("thresholds", "count"), [((0.6, 0.6), 1), ((0.6, 0.9), 2), ((0.9, 0.6), 2), ((0.9, 0.9), 2)])
+def test_one_model_for_crowds_keeps_the_crowds_of_all(thresholds: tuple[float, float], count: int) -> None:
+    inside = (0.0, 0.0, 8.0, 6.4)  # IoU 0.8
+    one, other = detections(PETS, ("cat", 0.75, BOX)), detections(PETS, ("cat", 0.5, inside))
+    found = combined((PETS, one), (PETS, other), decodes=[DecodeConfig(nms_iou=iou) for iou in thresholds])
+    assert len(found) == count
+    # Beside a box that was kept on its own, what the other model says of it is not counted twice.
+    assert found.scores.sum().item() == pytest.approx((0.75 + 0.5) / 2)
 
 
 def test_the_order_of_the_models_changes_nothing() -> None:
@@ -160,4 +181,4 @@ def test_nothing_found_by_anyone() -> None:
 
 def test_one_result_for_each_model() -> None:
     with pytest.raises(ValueError, match="zip"):
-        ensemble.combine([detections(PETS)], [PETS, MORE], PETS, max_detections=9)
+        Fusion.of([PETS, MORE], PETS, [VOTES]).combine([detections(PETS)])
