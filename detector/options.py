@@ -14,14 +14,12 @@ from typing import Annotated, Any, Literal, Protocol, cast
 import tyro
 from tyro import conf
 
-from detector import config_file, recipes
+from detector import config_file, files, recipes
 from detector.config import RunConfig
 from detector.errors import ConfigError
 from detector.fitting import choice
 from detector.fitting.choice import AutoRecipe
 from detector.recipes import RecipeName
-
-MODEL_SUFFIX = ".safetensors"
 
 
 def shown(metavar: str, default: str = "") -> Any:
@@ -199,7 +197,7 @@ class Evaluate:
         if len(rest) > 1:
             raise ConfigError(
                 f"eval takes one data set, got {str(rest[0])!r} and {str(rest[1])!r}; "
-                f"name model files (*{MODEL_SUFFIX}) first, then the data"
+                f"name model files (*{files.MODEL_SUFFIX}) first, then the data"
             )
         return rest[0] if rest else None
 
@@ -234,7 +232,7 @@ class Predict:
 
 
 def _leading_models(inputs: Sequence[Path]) -> tuple[Path, ...]:
-    more = takewhile(lambda path: path.suffix == MODEL_SUFFIX, inputs[1:])
+    more = takewhile(lambda path: path.suffix == files.MODEL_SUFFIX, inputs[1:])
     return (*inputs[:1], *more)
 
 

@@ -224,8 +224,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         CheckpointError: the file is missing or is not one.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such model file; check the path")
+    require_file(path)
     try:
         with cast("AbstractContextManager[_Opened]", safetensors.safe_open(path, framework="pt")) as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
@@ -233,6 +232,18 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CheckpointError(
             f"{path}: is not a safetensors model file ({error}); give the best.safetensors of a run"
         ) from error
+
+
+def require_file(path: Path) -> None:
+    """See that there is a file, of whatever kind.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder; give a model file, such as the best.safetensors of a run")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such model file; check the path")
 
 
 class _Opened(Protocol):

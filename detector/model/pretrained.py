@@ -9,6 +9,7 @@ import torchvision
 from torch import Tensor
 from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 
+from detector import files
 from detector.config import Backbone, RunConfig
 from detector.errors import CheckpointError
 from detector.model import class_outputs, model_file, state_names, torch_file, transfer
@@ -95,12 +96,14 @@ def _read(path: Path) -> _File:
     Raises:
         CheckpointError: the file is missing, is something else, or is a damaged model of ours.
     """
+    if path.is_dir():
+        raise CheckpointError(f"{path}: is a folder; give a file, such as the best.safetensors of a run")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weights file (--init takes none, imagenet, or a file)")
     try:
         tensors, metadata = read_tensors(path)
     except CheckpointError:
-        if path.suffix == ".safetensors":
+        if path.suffix == files.MODEL_SUFFIX:
             raise
         return _read_pickled(path)
     if metadata.get("format") == FORMAT:

@@ -116,6 +116,7 @@ def write(
         ids = _image_ids(images, image_ids)
         _refuse_sources(target, images)
         own = OutFolder.claim(target, "predict")
+        own.require_free([*_picture_names(images), _PREDICTIONS])
         own.clear()
         return _write(detector, images, own, score, batch_size, ids, progress, crew or _Alone())
     except OSError as error:
@@ -142,7 +143,6 @@ def _write(
 ) -> PredictOutcome:
     file_names = _relative_names(images)
     picture_names = _picture_names(images)
-    own.require_free([*picture_names, _PREDICTIONS])
     unreadable: list[str] = []
     records: list[dict[str, Any]] = []
     num_read = 0

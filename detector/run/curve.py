@@ -146,12 +146,13 @@ def _plan(
     say: Callable[[str], None],
 ) -> _Plan:
     """That of the folder, where it holds one; else a new one, whose steps are measured if the length is in minutes."""
-    asked = _asked(config)
+    asked = _asked(config, init)
     held = _read_plan(out)
     if held is not None:
         if held.asked != asked:
             raise ConfigError(
-                f"{out}: holds a learning curve of other settings; give the same, or choose another --out"
+                f"{out}: holds a learning curve of other settings or first weights; give the same, or choose another "
+                "--out"
             )
         return held
     settled, fit = fitting.settled(config, splits.train, World(device=devices.resolve(device)), init)
@@ -166,11 +167,10 @@ def _plan(
     return _Plan(config=dataclasses.replace(settled, length=length), asked=asked, fit=fit)
 
 
-def _asked(config: RunConfig | AutoRecipe) -> str:
+def _asked(config: RunConfig | AutoRecipe, init: str) -> str:
     """What the automatic recipe makes of it depends on the machine, and does not count."""
-    if isinstance(config, AutoRecipe):
-        return json.dumps(dict(config.changes), sort_keys=True, default=str)
-    return config_file.dump(config)
+    settings = dict(config.changes) if isinstance(config, AutoRecipe) else config_file.dump(config)
+    return json.dumps({"settings": settings, "init": init}, sort_keys=True, default=str)
 
 
 def _read_plan(out: Path | None) -> _Plan | None:

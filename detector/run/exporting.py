@@ -29,10 +29,11 @@ def export(checkpoint: Path, *, out: Path, half: Half, decode: Mapping[str, obje
         CheckpointError: it is no model file, or a weight does not fit.
         ConfigError: the file is there already, or cannot be written; or there is no such setting.
     """
+    model_file.require_file(checkpoint)
     if out.exists():
         raise ConfigError(f"{out}: exists; name another file with --out, or remove it")
-    if out.suffix != checkpoint.suffix:
-        raise ConfigError(f"{out}: is no name of a model file; let it end in {checkpoint.suffix}")
+    if out.suffix != files.MODEL_SUFFIX:
+        raise ConfigError(f"{out}: is no name of a model file; let it end in {files.MODEL_SUFFIX}")
     try:
         model_file.write_half(checkpoint, out, torch.float16 if half == "float16" else torch.bfloat16, decode=decode)
     except OSError as error:

@@ -13,6 +13,7 @@ import torchvision
 from detector import config_file
 from detector.config import RunConfig
 from detector.errors import CheckpointError, ConfigError
+from detector.model import model_file
 from detector.train import schedule
 from detector.train.checkpoint import Identity, Loaded
 from detector.train.run_folder import Facts, RunFolder
@@ -31,7 +32,7 @@ def identity(config: RunConfig, facts: Facts) -> Identity:
         config=config_file.dump(config),
         classes=facts.label_map.names,
         splits={name: split.sha256 for name, split in facts.splits.items()},
-        teacher=None if teacher is None else hashlib.sha256(Path(teacher).read_bytes()).hexdigest(),
+        teacher=None if teacher is None else _sha256(Path(teacher)),
         device=facts.device.type,
         precision=facts.precision,
         environment={
@@ -42,6 +43,14 @@ def identity(config: RunConfig, facts: Facts) -> Identity:
             "processor": torch.backends.cpu.get_cpu_capability(),
         },
     )
+
+
+def _sha256(teacher: Path) -> str:
+    model_file.require_file(teacher)
+    try:
+        return hashlib.sha256(teacher.read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{teacher}: cannot be read ({error.strerror}); check --teacher") from error
 
 
 def require_same(folder: RunFolder, loaded: Loaded, now: Identity, config: RunConfig, *, resume: bool) -> list[str]:

@@ -14,7 +14,7 @@ from detector import files, progress
 from detector.analysis import bootstrap, matching
 from detector.data import coco, layout
 from detector.data.layout import SplitFiles
-from detector.errors import CheckpointError, ConfigError
+from detector.errors import ConfigError
 from detector.evaluate import coco as coco_scores
 from detector.evaluate import engines, named, text
 from detector.evaluate.coco import Interval, Scores, Truth
@@ -92,8 +92,7 @@ def _evaluate(
         raise ConfigError("--write-thresholds goes with one model file; what several find is fused")
     found = data.split(split, advice=layout.FOR_EVAL)
     for checkpoint in checkpoints:
-        if not checkpoint.is_file():  # before a folder for results is made beside it
-            raise CheckpointError(f"{checkpoint}: no such model file; check the path")
+        model_file.require_file(checkpoint)  # before a folder for results is made beside it
     part = split if data.annotations is None else data.annotations.stem
     fused = "" if len(checkpoints) == 1 else f"-of-{len(checkpoints)}"
     # Before the models are run, since that may take an hour.

@@ -104,8 +104,9 @@ def test_a_learning_curve_is_measured_and_gone_on_with(
     shares = [settings(out / f"part-{part}").data.share for part in ("025", "050", "100")]
     assert shares == [0.25, 0.5, 1.0]
 
-    assert train([*words, "--lr", "0.1"]) == 2
-    assert "holds a learning curve of other settings" in capsys.readouterr().err
+    for more in (["--lr", "0.1"], ["--init", str(out / "part-100" / "best.safetensors")]):
+        assert train([*words, *more]) == 2
+        assert "holds a learning curve of other settings or first weights" in capsys.readouterr().err
 
 
 def test_a_learning_curve_needs_a_validation_split(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

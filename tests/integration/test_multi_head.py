@@ -131,6 +131,13 @@ def test_a_teacher_of_other_classes_is_refused(
     assert not out.exists()
 
 
+def test_a_teacher_that_is_not_there_is_named(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert train([str(data), "--out", str(out), "--teacher", str(tmp_path / "gone.safetensors"), *SHORT, *TINY]) == 4
+    assert "gone.safetensors: no such model file" in capsys.readouterr().err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("recipe", recipes.NEED_TEACHER)
 def test_a_distillation_recipe_without_teacher_names_the_option(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], recipe: str

@@ -68,6 +68,16 @@ def test_a_place_that_will_not_do_is_refused(
     assert files.sha256(model) == before
 
 
+@pytest.mark.parametrize(
+    ("source", "said"), [("", "is a folder; give a model file"), ("gone.pth", "no such model file")]
+)
+def test_what_is_no_model_file_is_said_first(
+    run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str, said: str
+) -> None:
+    assert cli.main(["export", str(run_folder / source), "--out", str(tmp_path / "half.safetensors")]) == 4
+    assert said in capsys.readouterr().err
+
+
 def test_the_card_says_what_was_measured(run_folder: Path, data: Path, tmp_path: Path) -> None:
     weights = tmp_path / "weights"
     weights.mkdir()

@@ -70,8 +70,7 @@ def test_a_link_stays_one_and_what_it_leads_to_is_written(tmp_path: Path) -> Non
 def test_a_failure_leaves_the_earlier_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_text("old", encoding="utf-8")
-    with pytest.raises(ValueError, match="midway"), files.written_whole(path) as temporary:
-        temporary.write_text("half", encoding="utf-8")
-        raise ValueError("midway")
+    with pytest.raises(UnicodeEncodeError):
+        files.write_text(path, "half \ud800")
     assert [one.name for one in tmp_path.iterdir()] == ["a.bin"]
     assert path.read_text(encoding="utf-8") == "old"

@@ -7,6 +7,7 @@ from torchvision.ops import nms
 
 from detector.config import Classification, DecodeConfig
 from detector.errors import DetectorError
+from detector.geometry import boxes as box_math
 from detector.geometry import codec, priors
 from detector.model.decode import CanvasDetections, pack, unpack
 from detector.types import Prediction, Priors
@@ -73,6 +74,70 @@ def test_equals_the_plain_loop(config: DecodeConfig, with_factor: bool) -> None:
         torch.testing.assert_close(found.boxes, boxes)
         torch.testing.assert_close(found.scores, scores)
         assert torch.equal(found.labels, labels)
+
+
+def two_views(*, with_factor: bool) -> tuple[Prediction, Priors]:
+    """Of the same priors; the second says other things."""
+    first, second, plain = random_prediction(), random_prediction(), some_priors()
+    factor = torch.rand(3, 2 * len(plain.boxes)) if with_factor else None
+    prediction = Prediction(
+        logits=torch.cat((first.logits, second.logits), dim=1),
+        deltas=torch.cat((first.deltas, second.deltas), dim=1),
+        score_factor=factor,
+    )
+    return prediction, Priors(boxes=plain.boxes.repeat(2, 1), level_sizes=plain.level_sizes * 2)
+
+
+def plainly_agreed(
+    prediction: Prediction, both: Priors, image: int, config: DecodeConfig
+) -> list[tuple[float, int, list[float]]]:
+    """What two views say together, by loops: score, label and box, best first."""
+    scores = prediction.logits[image].sigmoid()
+    if prediction.score_factor is not None:
+        scores = scores * prediction.score_factor[image][:, None]
+    order = scores.flatten().sort(descending=True, stable=True).indices[: 2 * config.candidates].tolist()
+    height, width = EXTENTS[image].tolist()
+    boxes = codec.decode(prediction.deltas[image], both.boxes, STD).clamp(min=0)
+    boxes = torch.minimum(boxes, torch.tensor([width, height, width, height]))
+    iou = box_math.pairwise_iou(boxes, boxes)
+    kept: list[int] = []
+    for one in order:
+        near = [k for k in kept if k % CLASSES == one % CLASSES and iou[k // CLASSES, one // CLASSES] > config.nms_iou]
+        if scores.flatten()[one] >= config.min_score and not near:
+            kept.append(one)
+    kept = kept[: config.max_detections]
+    said = {one: [0.0, 0.0] for one in kept}
+    for one in order:
+        near = [k for k in kept if k % CLASSES == one % CLASSES and iou[k // CLASSES, one // CLASSES] > config.nms_iou]
+        if near:
+            view = int(one // CLASSES >= len(both.boxes) // 2)
+            said[near[0]][view] = max(said[near[0]][view], scores.flatten()[one].item())
+    means = [(max(scores.flatten()[k].item(), sum(said[k])) / 2, k) for k in kept]
+    rows = [(mean, k % CLASSES, boxes[k // CLASSES].tolist()) for mean, k in means if mean >= config.min_score]
+    return sorted(rows, key=lambda row: -row[0])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        DecodeConfig(nms_iou=0.3, min_score=0.3),
+        DecodeConfig(nms_iou=0.3, min_score=0.01, candidates=20),
+        DecodeConfig(nms_iou=0.5, min_score=0.01, max_detections=8),
+    ],
+)
+@pytest.mark.parametrize("with_factor", [False, True])
+def test_two_views_equal_the_plain_loop(config: DecodeConfig, with_factor: bool) -> None:
+    prediction, both = two_views(with_factor=with_factor)
+    packed = pack(prediction, both, EXTENTS, classification="quality", delta_std=STD, config=config, num_views=2)
+    changed_order = 0
+    for image, found in enumerate(unpack(packed)):
+        expected = plainly_agreed(prediction, both, image, config)
+        assert found.scores.tolist() == pytest.approx([row[0] for row in expected], abs=1e-6)
+        assert found.labels.tolist() == [row[1] for row in expected]
+        torch.testing.assert_close(found.boxes, torch.tensor([row[2] for row in expected]), atol=1e-4, rtol=1e-5)
+        assert len(expected) > 2
+        changed_order += found.class_scores.amax(1).argsort(descending=True).tolist() != [*range(len(expected))]
+    assert changed_order > 0, "else sorting anew was not put to the test"
 
 
 def test_candidates_of_each_level_leave_room_for_the_coarse_one() -> None:

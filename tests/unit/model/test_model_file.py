@@ -91,6 +91,8 @@ def test_a_cut_file_is_found(path: Path, share: float) -> None:
 def test_other_files_are_named_for_what_they_are(tmp_path: Path, trained: TrainedModel) -> None:
     with pytest.raises(CheckpointError, match=r"gone\.safetensors: no such model file"):
         model_file.load(tmp_path / "gone.safetensors")
+    with pytest.raises(CheckpointError, match=r"is a folder; give a model file"):
+        model_file.load(tmp_path)
     text = tmp_path / "text.safetensors"
     text.write_text("not a model")
     with pytest.raises(CheckpointError, match="is not a safetensors model file"):

@@ -121,6 +121,23 @@ def test_what_one_of_two_views_sees_has_half_its_score(model: DetectionModel, im
         assert kept.any()
 
 
+def test_the_score_factors_of_all_views_are_there(model: DetectionModel, images: Tensor) -> None:
+    plain = network.DetectionModel.forward
+    factors: list[Tensor] = []
+
+    def with_factor(self: DetectionModel, images: Tensor) -> network.Prediction:
+        said = plain(self, images)
+        factors.append(torch.rand(said.logits.shape[:2]))
+        return dataclasses.replace(said, score_factor=factors[-1])
+
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setattr(network.DetectionModel, "forward", with_factor)
+        seen = views.look(model, images, (View(), View(zoom=1.5)))
+    assert seen.prediction.score_factor is not None
+    assert len(factors) == 2
+    assert torch.equal(seen.prediction.score_factor, torch.cat(factors, dim=1))
+
+
 @pytest.mark.parametrize("zooms", [[], [0.1], [1.0, 5.0], [1.0] * 9])
 def test_absurd_zooms_are_refused(zooms: list[float]) -> None:
     with pytest.raises(ConfigError, match=r"decode\.zooms"):

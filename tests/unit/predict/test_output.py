@@ -187,6 +187,7 @@ def test_pictures_of_an_earlier_run_go_and_the_users_own_stay(tmp_path: Path) ->
     with pytest.raises(ConfigError, match=r"mine\.jpg: stands where a result is to be written"):
         output.write(DETECTOR, [save(tmp_path / "mine.png")], folder=out)
     assert (out / "mine.jpg").read_bytes() == theirs
+    assert names(out) == ["c.jpg", "mine.jpg", "predictions.json"], "what is refused leaves the earlier results"
 
 
 def test_a_run_that_was_interrupted_can_be_repeated(tmp_path: Path) -> None:
