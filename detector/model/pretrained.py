@@ -20,6 +20,7 @@ from detector.model.transfer import Loaded, Origin
 
 _LAST_LEVEL = 5  # of a backbone
 _TORCHVISION_PRIORS = 9
+_NO_CLASS = ("__background__", "N/A")  # outputs of COCO's numbering that nothing was ever labelled with
 _WRAPPERS: Final = (
     # Averaged weights first: they are the better ones.
     "state_dict_ema", "model_ema", "ema_state_dict", "ema", "state_dict", "model_state_dict", "model", "module",
@@ -54,14 +55,26 @@ def initialise(model: DetectionModel, init: str, config: RunConfig, classes: Seq
     else:
         file = _read(Path(init))
     require_finite(file.source, file.tensors)
+    _require_weights(file)
     return transfer.put(model, _origin(file, config, classes), config, classes)
+
+
+def _require_weights(file: _File) -> None:
+    """Refuse numbers that no training of a network leaves."""
+    for name, tensor in file.tensors.items():
+        if tensor.ndim > 1 and not tensor.is_floating_point():
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise CheckpointError(f"{file.source}: {name} holds {kind}; give the weights as floating point numbers")
+        if name.endswith("running_var") and (tensor < 0).any():
+            raise CheckpointError(f"{file.source}: {name} holds variances below 0; take other weights")
 
 
 def _origin(file: _File, config: RunConfig, classes: Sequence[str]) -> Origin:
     renamed = state_names.rename(file.tensors, file.source)
     if renamed.is_torchvision_detector:
         outputs = len(renamed.state.get("heads.classification.output.bias", ())) // _TORCHVISION_PRIORS
-        coco = tuple(cast("list[str]", RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"]))
+        listed = cast("list[str]", RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"])
+        coco = tuple("" if name in _NO_CLASS else name for name in listed)
         # The file has no names. So many outputs are COCO's, unless not one class of the data is among them.
         is_coco = outputs == len(coco) and bool(class_outputs.same_names(classes, coco))
         return Origin(

@@ -108,6 +108,21 @@ def test_values_that_are_not_finite_are_refused_and_named(tmp_path: Path, suffix
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("conv1.weight", torch.ones(64, 3, 7, 7, dtype=torch.int32), "holds int32; give the weights as floating point"),
+        ("bn1.running_var", torch.full((64,), -1.0), "holds variances below 0"),
+    ],
+)
+def test_numbers_that_no_training_leaves_are_refused(
+    tmp_path: Path, resnet: dict[str, torch.Tensor], name: str, value: torch.Tensor, said: str
+) -> None:
+    torch.save(resnet | {name: value}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=f"{name} {said}"):
+        start(fresh(), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
     "content",
     [
         b"just some text, longer than a header",
@@ -481,6 +496,9 @@ def test_weights_of_coco_from_torchvision_are_found_by_name(tmp_path: Path) -> N
     assert torch.equal(bias.view(9, 2)[:, 0], their_bias[:, 1])
     assert bias.view(9, 2)[:, 1].tolist() == pytest.approx([-4.595] * 9, abs=1e-3)
     assert "by name, 1 of 2: person; at random, from the class prior: blood cell" in loaded.lines()[1]
+    # Their outputs for no class at all are no class of ours.
+    loaded = start(fresh(3, config), tmp_path / "v2.pth", config, ("person", "background", "N/A"))
+    assert "by name, 1 of 3: person; at random, from the class prior: background, N/A" in loaded.lines()[1]
 
 
 @pytest.mark.parametrize(
