@@ -224,8 +224,9 @@ def _predict(options: forms.Predict) -> Answer:
         compile_network=options.compile,
         say=lambda line: _note("predict", line),
     )
+    images = "1 image" if outcome.num_images == 1 else f"{outcome.num_images} images"
     return Answer(
-        text=f"objects   {outcome.num_detections} in {outcome.num_images} images\npictures  {outcome.folder}",
+        text=f"objects   {outcome.num_detections} in {images}\npictures  {outcome.folder}",
         values={
             "folder": str(outcome.folder),
             "num_images": outcome.num_images,

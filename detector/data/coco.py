@@ -33,7 +33,7 @@ def read_json(path: Path) -> dict[str, Any]:
         _name_not_finite(path, error)
         raise
     if not isinstance(tree, dict):
-        hint = "; a list is a results file: give it with --predictions" if isinstance(tree, list) else ""
+        hint = "; a list is what `eval` takes as --predictions" if isinstance(tree, list) else ""
         raise DataError(f"{path}: the top level must be an object with images, annotations and categories{hint}")
     made = cast("dict[str, Any]", tree)
     for kind in ("image", "annotation", "category"):

@@ -165,7 +165,7 @@ def require_free(out: Path | None) -> None:
         return
     try:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise ConfigError(f"{out}: is not an empty folder; name another with --out, or remove it")
+            raise ConfigError(f"{out}: is not an empty folder; name another with --out")
     except OSError as error:
         raise ConfigError(f"{out}: cannot be written ({error.strerror}); choose another --out") from error
 
