@@ -1,7 +1,6 @@
 """Going on with a run: what must be the same, what may change, and what is said about it."""
 
 import dataclasses
-import hashlib
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, cast
 import torch
 import torchvision
 
-from detector import config_file
+from detector import config_file, files
 from detector.config import RunConfig
 from detector.errors import CheckpointError, ConfigError
 from detector.model import model_file
@@ -48,7 +47,7 @@ def identity(config: RunConfig, facts: Facts) -> Identity:
 def _sha256(teacher: Path) -> str:
     model_file.require_file(teacher)
     try:
-        return hashlib.sha256(teacher.read_bytes()).hexdigest()
+        return files.sha256(teacher)
     except OSError as error:
         raise CheckpointError(f"{teacher}: cannot be read ({error.strerror}); check --teacher") from error
 
