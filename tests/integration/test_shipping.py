@@ -102,5 +102,17 @@ def test_the_card_says_what_was_measured(run_folder: Path, data: Path, tmp_path:
     assert f"| all | {entry['ap']:.3f} (" in card
     assert all(f"| {name} | {ap:.3f} |" in card for name, ap in entry["ap_per_class"].items())
     assert "- Not for use." in card
-    assert "train 5 images, " in card
+    assert "learned from 5 images, " in card
     assert "commit `abc123`" in card
+
+
+def test_a_run_without_validation_split_ships_its_last_weights(data: Path, tmp_path: Path) -> None:
+    options = ["--train-json", str(data / "train.json"), "--images", str(data / "images"), "--out", str(tmp_path / "r")]
+    assert cli.main(["train", *options, "--steps", "2", "--set", "data.crops.share=0", *TINY]) == 0
+    made = ["--name", "tiny", "--commit", "abc123", "--data-licence", "MIT", "--weights", str(tmp_path / "w")]
+    runpy.run_path(str(SHIP))["main"]([str(tmp_path / "r"), str(data), *made, "--before", "made the data"])
+    card = (tmp_path / "w" / "tiny.md").read_text()
+    assert "| data | learned from 5 images, " in card
+    assert "best weights chosen on" not in card
+    assert "\nmade the data\ndetector train " in card
+    assert set(json.loads((tmp_path / "w" / "manifest.json").read_text())[0]["splits"]) == {"train", "test"}

@@ -20,11 +20,11 @@ from typing import Any, cast
 
 import numpy as np
 from ablation import commit, detector, machine, seconds
+from joined import Coco, gather
 
 from detector.data import layout
 
 RESULTS = Path(__file__).with_suffix(".json")
-Coco = dict[str, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,39 +49,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="folder in one of the layouts that `detector train` reads")
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--only", type=int, action="append", help="this part, counted from 0; again for more")
     options, words = parser.parse_known_args()
-    whole, images = gather(options.data)
+    whole, images = gather(options.data, layout.available_splits(options.data))
     named = {"data": options.data.resolve().name, "words": " ".join(words), "folds": options.folds}
     for fold, held in enumerate(parts(len(whole["images"]), options.folds)):
-        if not any(asdict(one) | named | {"fold": fold} == asdict(one) for one in _read()):
+        is_there = any(asdict(one) | named | {"fold": fold} == asdict(one) for one in _read())
+        if not is_there and (options.only is None or fold in options.only):
             result = _one(whole, images, held, words, named | {"fold": fold})
             RESULTS.write_text(json.dumps([asdict(r) for r in [*_read(), result]], indent=1) + "\n", encoding="utf-8")
         print_table([one for one in _read() if asdict(one) | named == asdict(one)])
-
-
-def gather(folder: Path) -> tuple[Coco, Path]:
-    """All splits as one, numbered anew, in the order of the file names."""
-    whole: Coco = {"images": [], "annotations": [], "categories": []}
-    roots: set[Path] = set()
-    for split in layout.available_splits(folder):
-        files = layout.find(folder, split)
-        roots.add(files.images)
-        data = cast("Coco", json.loads(files.annotations.read_text(encoding="utf-8")))
-        number = {image["id"]: f"{split}-{image['id']}" for image in data["images"]}
-        whole["images"] += [image | {"id": number[image["id"]]} for image in data["images"]]
-        whole["annotations"] += [one | {"image_id": number[one["image_id"]]} for one in data["annotations"]]
-        whole["categories"] = whole["categories"] or data["categories"]
-        if whole["categories"] != data["categories"]:
-            sys.exit(f"{files.annotations}: other categories than in the splits before")
-    if len(roots) != 1:
-        sys.exit(f"{folder}: the splits have several image folders, wanted is one")
-    whole["images"].sort(key=lambda image: image["file_name"])
-    order = {image["id"]: index for index, image in enumerate(whole["images"], start=1)}
-    for image in whole["images"]:
-        image["id"] = order[image["id"]]
-    for index, one in enumerate(whole["annotations"], start=1):
-        one.update(id=index, image_id=order[one["image_id"]])
-    return whole, roots.pop()
 
 
 def parts(count: int, folds: int) -> Sequence[frozenset[int]]:

@@ -4,7 +4,8 @@ r"""Make a run's best model a file that the project ships: half precision, score
         --licence Apache-2.0 --data-licence MIT --limit "Not for diagnosis."
 
 It writes weights/NAME.safetensors, weights/NAME.md and the file's entry in weights/manifest.json. What the card says is
-measured here, on the test split, with the very file that is shipped.
+measured here, on the test split, with the very file that is shipped. A run without a validation split has no best
+weights; its last ones are taken. `--before` names the command that made its data, if one did.
 """
 
 import argparse
@@ -25,15 +26,16 @@ import torch
 
 from detector import Detector, files, run
 from detector.benchmark.environment import Environment
-from detector.data import coco
+from detector.data import coco, layout
 from detector.data.columns import Columns
+from detector.data.layout import SplitFiles
 from detector.model import model_file, precision
 from detector.options import decode_settings
 from detector.run import EvalOutcome
 from detector.train import run_status
 
 MOST_BYTES = 30_000_000
-SPLITS = ("train", "val", "test")
+_USE = {"train": "learned from", "val": "best weights chosen on", "test": "tested on"}
 TIMED_IMAGES, WARM_UP = 30, 3
 CARD = """\
 # {name}
@@ -58,8 +60,7 @@ Finds {classes}. One file: [`{file}`]({file}), {megabytes:.1f} MB, weights in {p
 Made with
 
 ```
-{train_command}
-{ship_command}
+{commands}
 ```
 
 All settings are inside the file.
@@ -111,7 +112,7 @@ class Entry:
     commit: str
     data: str
     splits: dict[str, str]
-    """Of each annotation file, its checksum."""
+    """Of the annotation file of each split that was learned from, chosen on or tested on: its checksum."""
     ap: float
     ap50: float
     ap75: float
@@ -122,7 +123,8 @@ class Entry:
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(argv)
-    source: Path = options.run / "best.safetensors"
+    learned_from = _learned_from(options.run, options.data)
+    source: Path = options.run / ("best.safetensors" if "val" in learned_from else "last.safetensors")
     target: Path = options.weights / f"{options.name}.safetensors"
     target.parent.mkdir(parents=True, exist_ok=True)
     decode = decode_settings(options.settings)
@@ -141,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         command=shlex.join(command),
         commit=options.commit,
         data=str(options.data),
-        splits={split: files.sha256(_annotations(options.data, split)) for split in SPLITS},
+        splits={split: files.sha256(found.annotations) for split, found in _splits(options).items()},
         ap=scores.scores.ap,
         ap50=scores.scores.ap50,
         ap75=scores.scores.ap75,
@@ -149,8 +151,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         licence=options.licence,
         data_licence=options.data_licence,
     )
-    shipping = ["python", "tools/experiments/ship.py", *(sys.argv[1:] if argv is None else argv)]
-    target.with_suffix(".md").write_text(_card(entry, options, scores, full, shlex.join(shipping)), encoding="utf-8")
+    shipping = shlex.join(["python", "tools/experiments/ship.py", *(sys.argv[1:] if argv is None else argv)])
+    commands = (*options.before, entry.command, shipping)
+    target.with_suffix(".md").write_text(_card(entry, options, scores, full, commands), encoding="utf-8")
     _put(options.weights / "manifest.json", entry)
 
 
@@ -160,6 +163,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("data", type=Path, help="its data set, with a test split")
     parser.add_argument("--name", required=True)
     parser.add_argument("--commit", required=True, help="of the program that trained")
+    parser.add_argument(
+        "--before", action="append", default=[], metavar="COMMAND", help="that made the data of the run"
+    )
     parser.add_argument("--licence", default="Apache-2.0")
     parser.add_argument("--data-licence", required=True)
     parser.add_argument("--limit", action="append", default=[], metavar="SENTENCE", help="where not to trust it")
@@ -177,13 +183,22 @@ def _score(model: Path, data: Path, decode: Mapping[str, object] | None = None) 
         return run.evaluate([model], run.DataPaths(folder=data), split="test", out=out, device="cpu", decode=decode)
 
 
-def _annotations(data: Path, split: str) -> Path:
-    return run.DataPaths(folder=data).split(split).annotations
+def _learned_from(folder: Path, data: Path) -> Mapping[str, SplitFiles]:
+    """Files of `train`, and of `val` if the best weights were chosen on it; those of `data` if they are equal."""
+    noted = json.loads((folder / "data.json").read_text(encoding="utf-8"))["splits"]
+    return {split: _where(data, split, one) for split, one in noted.items()}
 
 
-def _columns(data: Path, split: str) -> Columns:
-    found = run.DataPaths(folder=data).split(split)
-    return coco.read(found.annotations, found.images)
+def _where(data: Path, split: str, noted: Mapping[str, str]) -> SplitFiles:
+    if split in layout.available_splits(data):
+        found = layout.find(data, split)
+        if files.sha256(found.annotations) == noted["sha256"]:
+            return found
+    return SplitFiles(annotations=Path(noted["annotations"]), images=Path(noted["image_folder"]))
+
+
+def _splits(options: argparse.Namespace) -> Mapping[str, SplitFiles]:
+    return {**_learned_from(options.run, options.data), "test": layout.find(options.data, "test")}
 
 
 def _command(folder: Path, data: Path) -> list[str]:
@@ -200,14 +215,17 @@ def _after(option: str, command: Sequence[str]) -> str | None:
     return next((value for word, value in pairwise(command) if word == option), None)
 
 
-def _card(entry: Entry, options: argparse.Namespace, scores: EvalOutcome, full: EvalOutcome, ship_command: str) -> str:
+def _card(
+    entry: Entry, options: argparse.Namespace, scores: EvalOutcome, full: EvalOutcome, commands: Sequence[str]
+) -> str:
     path: Path = options.weights / entry.file
     trained = model_file.load(path)
     height, width = trained.preprocess.canvas_hw
     parameters = sum(parameter.numel() for parameter in trained.model.parameters())
     status = run_status.read(options.run)
     environment: dict[str, Any] = json.loads((options.run / "environment.json").read_text(encoding="utf-8"))
-    columns = {split: _columns(options.data, split) for split in SPLITS}
+    columns = {split: coco.read(found.annotations, found.images) for split, found in _splits(options).items()}
+    test = columns["test"]
     first = path.parent / entry.file
     ranges = [f"{one.low:.3f} to {one.high:.3f}" for one in scores.intervals]
     return CARD.format(
@@ -216,16 +234,15 @@ def _card(entry: Entry, options: argparse.Namespace, scores: EvalOutcome, full: 
         file=entry.file,
         megabytes=entry.bytes / 1e6,
         precision=entry.precision,
-        predict=f"detector predict {first} {columns['test'].images / columns['test'].file_name(0)}",
+        predict=f"detector predict {first} {test.images / test.file_name(0)}",
         network=f"{trained.config.model.backbone}, {parameters / 1e6:.1f} M parameters, recipe {entry.recipe}",
         canvas=f"{width}x{height} pixels",
-        data="; ".join(f"{split} {len(one)} images, {len(one.labels)} boxes" for split, one in columns.items()),
+        data="; ".join(f"{_USE[split]} {len(one)} images, {len(one.labels)} boxes" for split, one in columns.items()),
         init=environment["init"],
         training=f"{status.step:,} steps, {status.epoch:.1f} epochs, {status.seconds / 60:.0f} minutes on "
         f"{environment['device']} in {environment['precision']}",
         commit=entry.commit,
-        train_command=entry.command,
-        ship_command=ship_command,
+        commands="\n".join(commands),
         data_folder=entry.data,
         num_images=scores.scores.num_images,
         dtype=str(precision.resolve(trained.config.precision, torch.device("cpu"))).removeprefix("torch."),
@@ -240,7 +257,7 @@ def _card(entry: Entry, options: argparse.Namespace, scores: EvalOutcome, full: 
         ),
         full_ap=full.scores.ap,
         eval_command=f"detector eval {first} {entry.data} --split test",
-        milliseconds=1000 * _seconds(path, columns["test"]),
+        milliseconds=1000 * _seconds(path, test),
         machine=Environment.here(torch.device("cpu")).text().partition(", commit")[0],
         limits="\n".join(f"- {limit}" for limit in (*options.limit, *_seen(columns["train"]))),
         licence=entry.licence,

@@ -1,0 +1,63 @@
+"""Splits of a data set as one COCO file.
+
+To learn from, where nothing is left to be chosen on the validation split:
+
+    python tools/experiments/joined.py data/blood-cells train val --out runs/train-and-val.json
+    detector train --train-json runs/train-and-val.json --images data/blood-cells/images
+
+The file that is written must not be there yet.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from detector.data import layout
+
+Coco = dict[str, list[dict[str, Any]]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder in one of the layouts that `detector train` reads")
+    parser.add_argument("splits", nargs="+", help="train, val, test")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    whole, images = gather(options.data, options.splits)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with options.out.open("x", encoding="utf-8") as file:
+        json.dump(whole, file)
+    counts = f"{len(whole['images'])} images, {len(whole['annotations'])} annotations"
+    sys.stdout.write(f"{options.out}: {counts}; the images are in {images}\n")
+
+
+def gather(folder: Path, splits: Sequence[str]) -> tuple[Coco, Path]:
+    """The splits as one, numbered anew in the order of the file names, and the folder of their images."""
+    whole: Coco = {"images": [], "annotations": [], "categories": []}
+    roots: set[Path] = set()
+    for split in splits:
+        files = layout.find(folder, split)
+        roots.add(files.images)
+        data = cast("Coco", json.loads(files.annotations.read_text(encoding="utf-8")))
+        number = {image["id"]: f"{split}-{image['id']}" for image in data["images"]}
+        whole["images"] += [image | {"id": number[image["id"]]} for image in data["images"]]
+        whole["annotations"] += [one | {"image_id": number[one["image_id"]]} for one in data["annotations"]]
+        whole["categories"] = whole["categories"] or data["categories"]
+        if whole["categories"] != data["categories"]:
+            sys.exit(f"{files.annotations}: other categories than in the splits before")
+    if len(roots) != 1:
+        sys.exit(f"{folder}: the splits have several image folders, wanted is one")
+    whole["images"].sort(key=lambda image: image["file_name"])
+    order = {image["id"]: index for index, image in enumerate(whole["images"], start=1)}
+    for image in whole["images"]:
+        image["id"] = order[image["id"]]
+    for index, one in enumerate(whole["annotations"], start=1):
+        one.update(id=index, image_id=order[one["image_id"]])
+    return whole, roots.pop()
+
+
+if __name__ == "__main__":
+    main()
