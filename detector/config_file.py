@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import math
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
@@ -118,12 +118,22 @@ def _nearest(key: str, known: list[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
+def _nearest_dotted(key: str, known: list[str]) -> str:
+    """Of all settings: one that ends so, or is written alike; else the groups they are in."""
+    of_groups = [name for name in known if name.endswith(f".{key}")]
+    if of_groups:
+        return f"did you mean {' or '.join(map(repr, of_groups))}?"
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    groups = dict.fromkeys(name.partition(".")[0] for name in known)
+    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(groups)} and what is in them"
+
+
 def _set_dotted(tree: Tree, dotted: str, value: object) -> None:
     known = _dotted_keys(RunConfig, tree)
     if dotted not in known:
         group = [key for key in known if key.startswith(f"{dotted}.")]
         if not group:
-            raise ConfigError(f"unknown setting {dotted!r}: {_nearest(dotted, known)}")
+            raise ConfigError(f"unknown setting {dotted!r}: {_nearest_dotted(dotted, known)}")
         if not isinstance(value, Mapping):
             raise ConfigError(f"{dotted} is a group of settings; name one of them: {', '.join(group)}")
         for key, one in cast("Mapping[str, object]", value).items():
@@ -212,6 +222,7 @@ def _check_plain(kind: Any, value: Any, key: str) -> None:
     if isinstance(value, bool) and kind is not bool:
         # YAML reads yes, no, on and off as booleans, which would pass for the numbers 1 and 0.
         raise ConfigError(f"{key}: {value} is not a value of this setting")
+    _check_length(kind, value, key)
     # Comparisons let NaN through where they should not, and no setting means anything at infinity.
     items: Any = list(cast("Mapping[Any, Any]", value).values()) if isinstance(value, Mapping) else value
     for number in cast("Sequence[Any]", items) if isinstance(items, (list, tuple)) else (items,):
@@ -219,6 +230,16 @@ def _check_plain(kind: Any, value: Any, key: str) -> None:
             raise ConfigError(f"{key}: {number} is not a value of this setting")
         if _is_not_finite(number):
             raise ConfigError(f"{key} must be finite, got {number}")
+
+
+def _check_length(kind: Any, value: Any, key: str) -> None:
+    """Of a list of values."""
+    if get_origin(kind) is not tuple:
+        return
+    kinds = get_args(kind)
+    wanted = "a list" if Ellipsis in kinds else f"a list of {len(kinds)} values"
+    if not isinstance(value, (list, tuple)) or (Ellipsis not in kinds and len(cast("Sized", value)) != len(kinds)):
+        raise ConfigError(f"{key} must be {wanted}, got {_short(value)}")
 
 
 def _is_not_finite(value: object) -> bool:

@@ -77,7 +77,7 @@ def small() -> RunConfig:
     """
     head = TowerConfig(depth=2, width=96)
     return RunConfig(
-        data=DataConfig(image_size=320, batch_size=4, crops=CropConfig(share=0.7)),
+        data=DataConfig(image_size=320, batch_size=4, crops=CropConfig(share=0.5)),
         augment=AugmentConfig(vertical_flip=0.5, clean_share=0.3),
         model=ModelConfig(
             backbone="resnet18",
@@ -88,7 +88,7 @@ def small() -> RunConfig:
         loss=LossConfig(smooth_l1_weight=0.25, giou_weight=2.0),
         optim=OptimConfig(lr=3e-3, warmup_steps=50),
         length=LengthConfig(minutes=20),
-        decode=DecodeConfig(voting=0.025, zooms=(1.0, 1.2)),
+        decode=DecodeConfig(voting=0.025, zooms=(0.9, 1.0, 1.1)),
     )
 
 

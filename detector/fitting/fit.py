@@ -29,6 +29,8 @@ _FITS_A_CUTOUT = 0.4
 _SIDE_WORDS = {"left", "right"}
 _COCO_MAX_DETECTIONS = 100
 _USUAL_STEPS = (2000, 12_000)
+_HARDLY = 0.005
+"""IoU that would be told as 0.00."""
 
 
 def fit(facts: Facts, asked: Asked, changes: Mapping[str, object]) -> Fit:
@@ -269,6 +271,8 @@ def _decoding(facts: Facts, base: RunConfig) -> Sequence[Choice]:
     decode = base.decode
     most = min(1000, max(_COCO_MAX_DETECTIONS, 50 * math.ceil(2 * facts.most_objects / 50)))
     iou = min(0.75, max(decode.nms_iou, 0.05 * round((facts.overlap + 0.1) / 0.05)))
+    is_apart = facts.overlap < _HARDLY
+    covers = f"one object in fifty covers another of its class by IoU {facts.overlap:.2f} or more"
     return (
         Choice(setting="decode.max_detections", value=most, reason=f"an image has up to {facts.most_objects} objects"),
         Choice(
@@ -279,7 +283,7 @@ def _decoding(facts: Facts, base: RunConfig) -> Sequence[Choice]:
         Choice(
             setting="decode.nms_iou",
             value=round(iou, 2),
-            reason=f"one object in fifty covers another of its class by IoU {facts.overlap:.2f} or more",
+            reason="objects of one class hardly ever overlap" if is_apart else covers,
         ),
     )
 

@@ -155,6 +155,7 @@ def _plan(
                 "--out"
             )
         return held
+    run_folder.require_free(out)  # before anything is measured
     settled, fit = fitting.settled(config, splits.train, World(device=devices.resolve(device)), init)
     for line in fit.lines() if fit is not None else ():
         say(line)

@@ -520,10 +520,25 @@ def test_an_override_that_cannot_be_parsed(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("augment.scale", [1], "augment.scale must be a list of 2 values, got [1]"),
+        ("augment.scale", 1.0, "augment.scale must be a list of 2 values, got 1.0"),
+        ("model.delta_std", [1, 2, 3, 4, 5], "model.delta_std must be a list of 4 values, got [1, 2, 3, 4, ...]"),
+        ("decode.zooms", 1, "decode.zooms must be a list, got 1"),
+    ],
+)
+def test_a_list_of_another_length_is_refused(key: str, value: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        config_file.override(RunConfig(), {key: value})
+
+
+@pytest.mark.parametrize(
     ("key", "message"),
     [
         ("optim.lrr", "unknown setting 'optim.lrr': did you mean 'optim.lr'?"),
-        ("lr", "unknown setting 'lr'"),
+        ("lr", "unknown setting 'lr': did you mean 'balance.lr' or 'optim.lr'?"),
+        ("zzzz", "unknown setting 'zzzz': known are seed, precision, compile, data, augment, model, "),
         ("optim.lr.x", "unknown setting 'optim.lr.x'"),
         ("optim.", "unknown setting 'optim.'"),
         ("optim", "optim is a group of settings; name one of them: optim.name, optim.lr,"),

@@ -172,6 +172,26 @@ def test_crowded_pictures_keep_more(most: int, overlap: float, kept: int, candid
     assert (made.max_detections, made.candidates, made.nms_iou) == (kept, candidates, iou)
 
 
+@pytest.mark.parametrize(
+    ("overlap", "said"), [(0.004, "hardly ever overlap"), (0.006, "by IoU 0.01 or more"), (0.3, "by IoU 0.30 or more")]
+)
+def test_an_overlap_is_told_only_where_there_is_one(overlap: float, said: str) -> None:
+    assert reason(fitted(facts(overlap=overlap)), "decode.nms_iou").endswith(said)
+
+
+def test_norms_of_given_weights_are_learned_anew_from_many_images_a_step() -> None:
+    many = facts(machine=GPU, num_images=50_000)
+    for size, norm in ((7, "frozen"), (8, "batch")):
+        made = config(many, {"data.batch_size": size}, batch_size=size, has_weights=True)
+        assert (made.model.norm, made.model.frozen_stages, made.optim.backbone_lr_factor) == (norm, 0, 1.0)
+
+
+def test_larger_images_take_longer() -> None:
+    usual = config(facts()).length.minutes
+    assert config(facts(), {"data.image_size": 640}, image_size=640).length.minutes == 2 * (usual or 0)
+    assert config(facts(), {"data.image_size": 160}, image_size=160).length.minutes == usual
+
+
 def test_what_the_user_sets_wins_and_is_said() -> None:
     found = fitted(changes={"optim.lr": 0.5, "model.pyramid": {"last_level": 7}, "seed": 3})
     assert (found.config.optim.lr, found.config.model.pyramid.last_level, found.config.seed) == (0.5, 7, 3)
