@@ -55,20 +55,19 @@ class Result:
 
 
 def rows() -> tuple[Row, ...]:
-    """Auto, and what a person would try: image size, levels with prior size, learning rate."""
+    """Auto, and what a person would try: image size, levels, learning rate."""
     made = [Row(name=AUTO, words=("--recipe", "auto"))]
-    for size, (first, last, scale), lr in product((320, 512), ((3, 6, 4.0), (2, 5, 4.0), (3, 6, 3.0)), (1e-3, 3e-3)):
+    for size, (first, last), lr in product((320, 512), ((3, 6), (2, 5)), (1e-3, 3e-3)):
         settings = (
             f"model.pyramid.first_level={first}",
             f"model.pyramid.last_level={last}",
-            f"model.priors.scales=[{scale}]",
             "augment.vertical_flip=0",
             "decode.max_detections=200",
         )
         words = [word for one in settings for word in ("--set", one)]
         made.append(
             Row(
-                name=f"{size} px, levels {first}-{last}, scale {scale:g}, lr {lr:g}",
+                name=f"{size} px, levels {first}-{last}, lr {lr:g}",
                 words=("--recipe", "small", "--image-size", str(size), "--lr", str(lr), *words),
             )
         )
@@ -80,16 +79,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rows", type=int, default=None, help="only the first rows, to try the script")
+    parser.add_argument("--only", choices=[kind.name for kind in generated.KINDS], help="this data set")
     parser.add_argument("--table", action="store_true", help="print what is there")
     options = parser.parse_args()
     if not options.table:
-        run(options.steps, options.seeds, rows()[: options.rows])
+        kinds = [kind for kind in generated.KINDS if options.only in (None, kind.name)]
+        run(kinds, options.steps, options.seeds, rows()[: options.rows])
     print_table([one for one in _read() if one.steps == options.steps])
 
 
-def run(steps: int, seeds: int, wanted: Sequence[Row]) -> None:
+def run(kinds: Sequence[generated.Kind], steps: int, seeds: int, wanted: Sequence[Row]) -> None:
     done = {(r.data, r.row, r.seed, r.steps) for r in _read()}
-    for kind in generated.KINDS:
+    for kind in kinds:
         folder = _data(kind)
         for seed, row in product(range(seeds), wanted):
             if (kind.name, row.name, seed, steps) in done:

@@ -35,6 +35,7 @@ Row = dict[str, Any]
 MIN_SCORE = 0.35
 MEETS = 0.4
 """IoU from which a box of the model is about that label, however badly."""
+BORDER = 2.0
 ZOOM, A_SHEET, ACROSS = 1.4, 4, 2
 LABEL, NOT_FOUND, EXTRA = (0, 160, 0), (0, 220, 255), (0, 0, 255)
 
@@ -158,6 +159,12 @@ def score(truth: dict[str, list[Row]], predictions: Path, faults: Sequence[Fault
     counts = Counter(one.fault for one in faults)
     sys.stdout.write(", ".join(f"{count} {fault}" for fault, count in counts.items()) + "\n")
     unlabelled = [one for one in faults if one.annotation is None]
+    size = {image["file_name"]: (image["width"], image["height"]) for image in truth["images"]}
+    name = {image["id"]: image["file_name"] for image in truth["images"]}
+    cut = sum(is_at_border(one.bbox, size[one.file_name]) for one in unlabelled)
+    labels = [one for one in truth["annotations"] if not one["iscrowd"]]
+    of_labels = sum(is_at_border(one["bbox"], size[name[one["image_id"]]]) for one in labels)
+    sys.stdout.write(f"at a border: {cut} of {len(unlabelled)} without a label, {of_labels} of {len(labels)} labels\n")
     wrong = [one for one in faults if one.annotation is not None]
     for name, left_out in (
         ("labels as they are", ()),
@@ -171,6 +178,12 @@ def score(truth: dict[str, list[Row]], predictions: Path, faults: Sequence[Fault
             scores = coco.score(path, predictions)
         classes = "  ".join(f"{one.name} {one.ap:.3f}" for one in scores.per_class)
         sys.stdout.write(f"{name:28}AP {scores.ap:.3f}  AP50 {scores.ap50:.3f}  AP75 {scores.ap75:.3f}  {classes}\n")
+
+
+def is_at_border(box: Box, size_wh: tuple[int, int]) -> bool:
+    """Whether it comes within `BORDER` pixels of a side of its picture."""
+    left, top, width, height = box
+    return min(left, top, size_wh[0] - left - width, size_wh[1] - top - height) <= BORDER
 
 
 def ignored(truth: dict[str, list[Row]], faults: Sequence[Fault]) -> dict[str, list[Row]]:

@@ -46,3 +46,19 @@ def test_faults_count_neither_for_nor_against(tmp_path: Path) -> None:
 def test_an_extra_box_meets_no_label_and_no_better_box() -> None:
     near = found([44, 0, 20, 20], 0.4)
     assert faults.extras([near, *RESULTS], TRUTH["annotations"]) == [RESULTS[0]]
+
+
+@pytest.mark.parametrize(
+    ("box", "is_at_border"),
+    [
+        ((2, 9, 9, 9), True),
+        ((3, 9, 9, 9), False),
+        ((9, 1, 9, 9), True),
+        ((40, 9, 8, 9), True),
+        ((40, 9, 7, 9), False),
+        ((9, 20, 9, 8), True),
+        ((9, 20, 9, 7), False),
+    ],
+)
+def test_what_comes_near_a_side_is_at_the_border(box: tuple[int, ...], is_at_border: bool) -> None:
+    assert faults.is_at_border(box, (50, 30)) == is_at_border
