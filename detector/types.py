@@ -255,7 +255,8 @@ class Detections:
     labels: Tensor  # int64 [K]
     names: tuple[str, ...]  # length K, the class of each
     class_scores: Tensor | None = None
-    """Float32 [K, C], the score of every class at each box; None where several models were fused."""
+    """Float32 [K, C], of every class, as the view and the prior have it that each box comes from; `scores` may be means
+    over several views. None where several models were fused."""
 
     def __len__(self) -> int:
         return len(self.names)

@@ -1,6 +1,6 @@
 """What is known of a data set and a machine before a run, as far as settings depend on it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from detector.config import LengthConfig
 from detector.data.columns import Columns
 from detector.fitting import overlap
+from detector.fitting.levels import Pinned
 from detector.geometry import letterbox
 
 _LARGEST_CANVAS = 8192
+_NEARLY_ALL = 0.9
 _MOST_OBJECTS = 100_000
 """That are looked at; quantiles of more would not differ."""
 
@@ -34,6 +36,8 @@ class Asked:
     image_size: int | None = None
     batch_size: int | None = None
     length: LengthConfig | None = None
+    zoom: tuple[float, float] | None = None
+    levels: Pinned = field(default_factory=Pinned)
     has_weights: bool = False
     """Whether training begins with given weights."""
 
@@ -46,7 +50,7 @@ class Facts:
     num_objects: int
     classes: tuple[str, ...]
     longer_side: float
-    """Of the middle picture, in pixels."""
+    """In pixels, that nine in ten of the pictures do not exceed."""
     canvas_shape: tuple[float, float]
     """Height and width of the canvas; the longer is 1."""
     sides: NDArray[np.float64]
@@ -75,7 +79,7 @@ def of_columns(columns: Columns, machine: Machine) -> Facts:
         num_images=len(columns),
         num_objects=len(real),
         classes=columns.label_map.names,
-        longer_side=float(np.median(columns.sizes_hw.max(axis=1))),
+        longer_side=float(np.quantile(columns.sizes_hw.max(axis=1), _NEARLY_ALL, method="inverted_cdf")),
         canvas_shape=(float(shape[0]), float(shape[1])),
         sides=sides[spread],
         weights=weights / weights.sum(),

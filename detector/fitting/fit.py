@@ -6,12 +6,14 @@ A pure function of facts. Every rule gives its reason in the words that the user
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from detector import recipes
 from detector.config import RunConfig
 from detector.fitting import choice, levels
 from detector.fitting.choice import Choice, Fit
 from detector.fitting.facts import Asked, Facts
+from detector.train import schedule
 
 MANY_IMAGES = 2000
 """From here on a GPU trains a ResNet-50."""
@@ -50,7 +52,7 @@ def fit(facts: Facts, asked: Asked, changes: Mapping[str, object]) -> Fit:
     choices = (
         _trunk(facts, base),
         size,
-        *_levels(facts, base, image_size),
+        *_levels(facts, asked, base, image_size),
         batch,
         *_rates(facts, asked, base, batch_size),
         *_norms(facts, asked, batch_size),
@@ -64,7 +66,8 @@ def fit(facts: Facts, asked: Asked, changes: Mapping[str, object]) -> Fit:
         f"recipe {name}, fitted to {facts.num_images:,} images with {facts.num_objects:,} objects of "
         f"{len(facts.classes)} class{'es' * (len(facts.classes) != 1)}, and to {_place(facts)}"
     )
-    return choice.settle(base, choices, about, changes)
+    settled = choice.settle(base, choices, about, changes).config
+    return choice.settle(base, (*choices, _warm_up(facts, base, settled)), about, changes)
 
 
 def _place(facts: Facts) -> str:
@@ -96,7 +99,7 @@ def _image_size(facts: Facts, asked: Asked) -> Choice:
     canvas = f"about {width}x{height}, the pictures' shape"
     small = f"objects under {levels.TINY:.0f} px: {share:.0%} (mean of classes)"
     if size == whole < usual:
-        reason = f"{canvas}; they are no larger"
+        reason = f"{canvas}; nine in ten are no larger"
     elif size > sizes[0]:
         before = f"objects under {levels.TINY:.0f} px: {share:.0%} (mean of classes), at {sizes[0]} {tiny[0]:.0%}"
         reason = f"{canvas}; {before}"
@@ -110,29 +113,36 @@ def _usual_size(facts: Facts) -> int:
     return recipe.data.image_size
 
 
-def _levels(facts: Facts, base: RunConfig, image_size: int) -> Sequence[Choice]:
+def _levels(facts: Facts, asked: Asked, base: RunConfig, image_size: int) -> Sequence[Choice]:
+    """Each fitted around those of the others that the user has decided."""
     sides = facts.sides * image_size
-    zoom = base.augment.scale
+    zoom = asked.zoom or base.augment.scale
     usual = recipes.small().model.priors.scales[0]
-    found = levels.fit(sides, facts.weights, image_size, zoom, usual)
+
+    def fitted(**free: None) -> levels.Levels:
+        return levels.fit(sides, facts.weights, image_size, zoom, usual, replace(asked.levels, **free))
+
+    first, last, scale = fitted(first=None).first, fitted(last=None).last, fitted(scale=None).scale
+    used = fitted()
     low, middle, high = (levels.quantile(sides, facts.weights, share) for share in (0.02, 0.5, 0.98))
     tiny = levels.share_below(sides, facts.weights, levels.TINY)
+    out, into = f" ({low * zoom[0]:.0f} when zoomed out)", f" ({min(high * zoom[1], image_size):.0f} when zoomed in)"
     why_first = (
         f"stride 4: objects under {levels.TINY:.0f} px: {tiny:.0%} (mean of classes)"
-        if found.first == levels.FIRST
-        else f"stride {2**found.first}: objects from {low:.0f} px up ({low * zoom[0]:.0f} when zoomed out)"
+        if first == levels.FIRST
+        else f"stride {2**first}: objects from {low:.0f} px up{out if zoom[0] < 1 else ''}"
     )
-    largest = min(high * zoom[1], image_size)
-    is_least = found.scale * 2 ** (found.last - 0.5) > largest  # coarser than any object has need of
-    reach = f"objects up to {high:.0f} px ({largest:.0f} when zoomed in)"
-    why_last = f"stride {2**found.last}: {'no fewer levels' if is_least else reach}"
-    priors = ", ".join(f"{found.scale * 2**level:.0f}" for level in range(found.first, found.last + 1))
+    largest = min(high * max(zoom[1], 1.0), image_size)
+    is_least = used.scale * 2 ** (last - 0.5) > largest  # coarser than any object has need of
+    reach = f"objects up to {high:.0f} px{into if zoom[1] > 1 else ''}"
+    why_last = f"stride {2**last}: {'no fewer levels' if is_least else reach}"
+    priors = ", ".join(f"{scale * 2**level:.0f}" for level in range(used.first, used.last + 1))
     return (
-        Choice(setting="model.pyramid.first_level", value=found.first, reason=why_first),
-        Choice(setting="model.pyramid.last_level", value=found.last, reason=why_last),
+        Choice(setting="model.pyramid.first_level", value=first, reason=why_first),
+        Choice(setting="model.pyramid.last_level", value=last, reason=why_last),
         Choice(
             setting="model.priors.scales",
-            value=[found.scale],
+            value=[scale],
             reason=f"priors of {priors} px; the middle object has {middle:.0f} px",
         ),
     )
@@ -166,22 +176,26 @@ def _rates(facts: Facts, asked: Asked, base: RunConfig, batch_size: int) -> Sequ
     if batch_size != usual:
         factor = min(2.0, math.sqrt(batch_size / usual))  # Malladi et al. 2022, of Adam
         lr, reason = float(f"{lr * factor:.2g}"), f"{reason}; times {factor:.2g} for the batch"
-    steps = _steps(facts, asked, batch_size)
-    warmup = optim.warmup_steps if steps is None else min(optim.warmup_steps, max(1, steps // 20))
     return (
         Choice(setting="optim.lr", value=lr, reason=reason),
-        Choice(
-            setting="optim.warmup_steps",
-            value=warmup,
-            reason="steps in which the rate rises"
-            if warmup == optim.warmup_steps
-            else f"a twentieth of {steps} steps, in which the rate rises",
-        ),
         Choice(
             setting="optim.ema_width",
             value=optim.ema_width,
             reason=f"weights are averaged over the last {optim.ema_width:.0%} of the run so far",
         ),
+    )
+
+
+def _warm_up(facts: Facts, base: RunConfig, settled: RunConfig) -> Choice:
+    """By the length of the run, on which the user and the other choices have decided."""
+    steps = schedule.plan(settled, num_images=facts.num_images).steps
+    usual = base.optim.warmup_steps
+    value = usual if steps is None else min(usual, max(1, steps // 20))
+    reason = "steps in which the rate rises"
+    return Choice(
+        setting="optim.warmup_steps",
+        value=value,
+        reason=reason if value == usual else f"a twentieth of {steps} steps, in which the rate rises",
     )
 
 
@@ -248,19 +262,11 @@ def _length(facts: Facts, asked: Asked, base: RunConfig, batch_size: int, image_
         minutes = float(min(120, max(10, 5 * round(usual / 5))))
         reason = f"by the number of images{', and their size' * (larger > 1)}; longer is better"
         return (Choice(setting="length.minutes", value=minutes, reason=reason),)
-    steps = _steps(facts, asked, batch_size)
-    return (Choice(setting="length.steps", value=steps, reason="by the number of images"),)
+    return (Choice(setting="length.steps", value=_steps(facts, batch_size), reason="by the number of images"),)
 
 
-def _steps(facts: Facts, asked: Asked, batch_size: int) -> int | None:
-    """Of the whole run; None where the clock decides."""
-    length = asked.length
-    if length is not None:
-        if length.epochs is not None:
-            return max(1, math.ceil(length.epochs * facts.num_images / batch_size))
-        return length.steps
-    if facts.machine.kind == "cpu" and facts.machine.processes == 1:
-        return None
+def _steps(facts: Facts, batch_size: int) -> int:
+    """Of the whole run."""
     low, high = _USUAL_STEPS
     if facts.num_images >= MANY_IMAGES:
         return max(high, math.ceil(36 * facts.num_images / batch_size))

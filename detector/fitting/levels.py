@@ -28,12 +28,22 @@ class Levels:
     """Side of a prior in strides of its level."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pinned:
+    """What is decided; None for what is to be fitted around it."""
+
+    first: int | None = None
+    last: int | None = None
+    scale: float | None = None
+
+
 def fit(
     sides: NDArray[np.float64],
     weights: NDArray[np.float64],
     image_size: int,
     zoom: tuple[float, float],
     middle: float,
+    pinned: Pinned = Pinned(),
 ) -> Levels:
     """Levels and prior size for objects of these sides, in pixels of a canvas.
 
@@ -44,17 +54,27 @@ def fit(
         zoom: Least and most by which training enlarges pictures.
         middle: Usual side of a prior in strides. Sizes within half an octave of it are tried, for one octave more is
             the next level.
+        pinned: What is not to be fitted.
     """
     finest = FIRST if share_below(sides, weights, TINY) > TINY_SHARE else FIRST + 1
+    scale = pinned.scale
+    if scale is None:
+        scale = _nearest_scale(sides, weights, middle, pinned.first or finest, pinned.last or _LAST)
+    first, last = _needed(sides, weights, image_size, zoom, scale)
+    first = pinned.first or min(max(first, finest), _COARSEST_FIRST)
+    most = max(5, min(_LAST, int(math.log2(image_size / scale))))  # no prior larger than the canvas
+    last = pinned.last or max(min(last, most), 5, first + FEWEST_LEVELS - 1)
+    return Levels(first=min(first, last), last=last, scale=scale)
+
+
+def _nearest_scale(
+    sides: NDArray[np.float64], weights: NDArray[np.float64], middle: float, first: int, last: int
+) -> float:
     tried = middle * 2 ** np.linspace(-0.5, 0.5, _TRIED)
-    misses = [miss(sides, weights, scale, finest, _LAST) for scale in tried.tolist()]
+    misses = [miss(sides, weights, scale, first, last) for scale in tried.tolist()]
     best = int(np.argmin(misses))
     is_worth_it = misses[_TRIED // 2] - misses[best] > _WORTH
-    scale = float(f"{tried[best]:.2g}") if is_worth_it else middle
-    first, last = _needed(sides, weights, image_size, zoom, scale)
-    first = min(max(first, finest), _COARSEST_FIRST)
-    most = max(5, min(_LAST, int(math.log2(image_size / scale))))  # no prior larger than the canvas
-    return Levels(first=first, last=max(min(last, most), 5, first + FEWEST_LEVELS - 1), scale=scale)
+    return float(f"{tried[best]:.2g}") if is_worth_it else middle
 
 
 def miss(sides: NDArray[np.float64], weights: NDArray[np.float64], scale: float, first: int, last: int) -> float:

@@ -81,7 +81,7 @@ def _origin(file: _File, config: RunConfig, classes: Sequence[str]) -> Origin:
             source=file.source,
             state=renamed.state,
             left=renamed.left,
-            classes=coco if is_coco else None,
+            classes=coco if is_coco else (),
             classification="focal",
             num_priors=_TORCHVISION_PRIORS,
             delta_std=(1.0, 1.0, 1.0, 1.0),

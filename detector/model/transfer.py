@@ -27,7 +27,7 @@ class Origin:
     left: tuple[str, ...] = ()
     """Names in the file that we have none for."""
     classes: tuple[str, ...] | None = None
-    """None where the file does not say."""
+    """None where they are taken to be ours; empty where nobody can tell."""
     classification: Classification
     num_priors: int
     """Of a cell."""
@@ -183,6 +183,11 @@ def _fit_classes(
         yield f"weights: all class outputs at random: {origin.classification} there, loss.classification={kind} here"
         return
     if theirs is None or theirs == tuple(classes):
+        return
+    if not theirs:
+        for name in names:
+            del state[name]
+        yield "weights: all class outputs at random: the file does not say of which classes its own are"
         return
     places = class_outputs.same_names(classes, theirs)
     for name in names:

@@ -115,10 +115,9 @@ def write(
     try:
         ids = _image_ids(images, image_ids)
         _refuse_sources(target, images)
-        own = OutFolder.claim(target, "predict")
-        own.require_free([*_picture_names(images), _PREDICTIONS])
-        own.clear()
-        return _write(detector, images, own, score, batch_size, ids, progress, crew or _Alone())
+        with OutFolder.claim(target, "predict") as own:
+            own.require_free([*_picture_names(images), _PREDICTIONS])
+            return _write(detector, images, own, score, batch_size, ids, progress, crew or _Alone())
     except OSError as error:
         raise ConfigError(files.no_output(target, error)) from error
 
@@ -150,6 +149,8 @@ def _write(
         for looked in crew.to_first(mine):
             unreadable += looked.unreadable
             for seen in looked.seen:
+                if num_read == 0:
+                    own.clear()  # not before something is there in its place
                 i = seen.index
                 own.file(picture_names[i]).write_bytes(seen.picture)
                 records += [{"image_id": ids[i], "file_name": file_names[i], **record} for record in seen.records]

@@ -6,14 +6,15 @@ from pathlib import Path
 
 import torch
 
-from detector import files
-from detector.config import LengthConfig, RunConfig
+from detector import files, recipes
+from detector.config import RunConfig
 from detector.data.columns import Columns
 from detector.errors import ConfigError
 from detector.fitting import choice, facts
 from detector.fitting import fit as fits
 from detector.fitting.choice import AutoRecipe, Fit
 from detector.fitting.facts import Asked, Machine
+from detector.fitting.levels import Pinned
 from detector.train import run_folder
 from detector.train.distributed import World
 from detector.train.run_folder import RunFolder
@@ -55,19 +56,23 @@ def write(folder: Path, fit: Fit) -> None:
 
 
 def _asked(recipe: AutoRecipe, init: str) -> Asked:
-    """The changes have been checked before: see `options.config_of`."""
-    image_size, batch_size = (choice.named(recipe.changes, f"data.{name}") for name in ("image_size", "batch_size"))
-    epochs, steps, minutes = (choice.named(recipe.changes, name) for name in choice.LENGTHS)
-    length = None
-    if (epochs, steps, minutes) != (None, None, None):
-        length = LengthConfig(
-            epochs=epochs if isinstance(epochs, int | float) else None,
-            steps=steps if isinstance(steps, int) else None,
-            minutes=minutes if isinstance(minutes, int | float) else None,
-        )
+    changes = recipe.changes
+    decided = choice.settle(recipes.small(), (), "", changes).config  # which reads `1e3` and `"8"` as numbers
+
+    def is_asked(*names: str) -> bool:
+        return any(choice.named(changes, name) is not None for name in names)
+
+    pyramid, scales = decided.model.pyramid, decided.model.priors.scales
     return Asked(
-        image_size=image_size if isinstance(image_size, int) else None,
-        batch_size=batch_size if isinstance(batch_size, int) else None,
-        length=length,
+        image_size=decided.data.image_size if is_asked("data.image_size") else None,
+        batch_size=decided.data.batch_size if is_asked("data.batch_size") else None,
+        length=decided.length if is_asked(*choice.LENGTHS) else None,
+        zoom=decided.augment.scale if is_asked("augment.scale") else None,
+        levels=Pinned(
+            first=pyramid.first_level if is_asked("model.pyramid.first_level") else None,
+            last=pyramid.last_level if is_asked("model.pyramid.last_level") else None,
+            # The middle one stands for several.
+            scale=sorted(scales)[len(scales) // 2] if is_asked("model.priors.scales") else None,
+        ),
         has_weights=init != "none",
     )

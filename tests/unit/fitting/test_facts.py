@@ -23,6 +23,15 @@ def test_facts_of_a_split() -> None:
     assert found.overlap == pytest.approx(54 / 74, abs=0.02)
 
 
+def test_pictures_of_several_shapes() -> None:
+    made = columns([[0]] * 10, sizes_hw=[(640, 320)] * 9 + [(1280, 640)])
+    found = facts.of_columns(made, CPU)
+    assert found.canvas_shape == pytest.approx((1, 0.5), abs=0.01)
+    assert found.longer_side == 640, "one in ten is larger"
+    made = columns([[0]] * 10, sizes_hw=[(640, 320)] * 8 + [(1280, 640)] * 2)
+    assert facts.of_columns(made, CPU).longer_side == 1280
+
+
 def test_crowd_regions_do_not_count() -> None:
     made = columns([[0, 0]], boxes=[[0, 0, 64, 64], [0, 0, 640, 480]], crowd=[False, True])
     found = facts.of_columns(made, CPU)

@@ -15,8 +15,10 @@ from detector.data import coco
 from detector.fitting import choice, fit
 from detector.fitting.choice import Fit
 from detector.fitting.facts import Asked, Facts, Machine, of_columns
+from detector.fitting.levels import Pinned
 from tests.unit.fitting.make import CPU, GPU, facts
 
+SMALL_GPUS = dataclasses.replace(GPU, memory_bytes=2 << 30, processes=4)
 CELLS = Path(__file__).parents[3] / "data" / "blood-cells"
 
 
@@ -97,6 +99,12 @@ def test_whatever_the_facts_the_settings_are_valid(
         (facts(longer_side=20.0), "resnet18", 128, 4),
         (facts(machine=dataclasses.replace(GPU, memory_bytes=2 << 30), num_images=5000), "resnet50", 640, 2),
         (facts(machine=dataclasses.replace(GPU, processes=3)), "resnet18", 640, 9),
+        (
+            facts(machine=dataclasses.replace(GPU, memory_bytes=2 << 30, processes=4), num_images=5000),
+            "resnet50",
+            640,
+            8,
+        ),
     ],
 )
 def test_trunk_size_and_batch(about: Facts, backbone: str, size: int, batch: int) -> None:
@@ -115,9 +123,48 @@ def test_levels_follow_an_image_size_of_the_user() -> None:
     assert (made.data.image_size, made.model.pyramid.first_level) == (128, 2)
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "pinned"),
+    [
+        ("model.pyramid.first_level", 2, Pinned(first=2)),
+        ("model.pyramid.last_level", 7, Pinned(last=7)),
+        ("model.priors.scales", [8.0], Pinned(scale=8.0)),
+    ],
+)
+def test_the_other_levels_follow_what_the_user_decides(setting: str, value: Any, pinned: Pinned) -> None:
+    found = fitted(facts(sides=np.full(200, 0.15)), {setting: value}, levels=pinned)
+    pyramid, (scale,) = found.config.model.pyramid, found.config.model.priors.scales
+    assert "yours, instead of" in reason(found, setting)
+    if setting != "model.priors.scales":
+        sides = [f"{scale * 2**level:.0f}" for level in range(pyramid.first_level, pyramid.last_level + 1)]
+        assert reason(found, "model.priors.scales").startswith(f"priors of {', '.join(sides)} px")
+    else:
+        assert (pyramid.first_level, pyramid.last_level) == (3, 5)  # priors of 64 pixels and more, for one size of 48
+        assert config(facts(sides=np.full(200, 0.15))).model.pyramid.last_level == 5
+
+
+def test_levels_know_how_far_pictures_are_zoomed() -> None:
+    wide = facts(sides=np.geomspace(0.07, 0.45, 200))
+    usual, still = fitted(wide), fitted(wide, {"augment.scale": [1.0, 1.0]}, zoom=(1.0, 1.0))
+    assert still.config.model.pyramid.last_level < usual.config.model.pyramid.last_level
+    assert "when zoomed in" in reason(usual, "model.pyramid.last_level")
+    for setting in ("model.pyramid.first_level", "model.pyramid.last_level"):
+        assert "when zoomed" not in reason(still, setting)
+
+
+def test_the_priors_that_are_told_are_those_of_the_levels() -> None:
+    found = fitted(facts(sides=np.full(200, 0.15)))
+    pyramid, (scale,) = found.config.model.pyramid, found.config.model.priors.scales
+    sides = [f"{scale * 2**level:.0f}" for level in range(pyramid.first_level, pyramid.last_level + 1)]
+    assert reason(found, "model.priors.scales") == f"priors of {', '.join(sides)} px; the middle object has 48 px"
+
+
 def test_large_objects_are_not_cut_out() -> None:
     assert config().data.crops.share == recipes.small().data.crops.share > 0
     assert config(facts(sides=np.full(200, 0.6))).data.crops.share == 0
+    some = np.where(np.arange(200) < 20, 0.6, 0.1)  # a tenth
+    assert config(facts(sides=some)).data.crops.share == 0
+    assert config(facts(machine=GPU)).data.crops.share == 0
 
 
 def test_given_weights_are_kept() -> None:
@@ -151,6 +198,15 @@ def test_a_length_by_the_number_of_images(about: Facts, length: LengthConfig) ->
     assert config(about).length == length
 
 
+def test_the_warm_up_knows_of_the_cut_outs() -> None:
+    """Half of the run has twice as many images a step, so that three epochs of 200 are 100 steps of 4."""
+    length = LengthConfig(epochs=3)
+    changes = {"length.epochs": 3, "data.crops.share": 0.5}
+    found = fitted(facts(), changes, length=length)
+    assert found.config.optim.warmup_steps == 5
+    assert reason(found, "optim.warmup_steps") == "a twentieth of 100 steps, in which the rate rises"
+
+
 def test_a_length_of_the_user_decides_the_warm_up() -> None:
     made = config(changes={"length.steps": 100}, length=LengthConfig(steps=100))
     assert (made.length, made.optim.warmup_steps) == (LengthConfig(steps=100), 5)
@@ -181,8 +237,9 @@ def test_an_overlap_is_told_only_where_there_is_one(overlap: float, said: str) -
 
 def test_norms_of_given_weights_are_learned_anew_from_many_images_a_step() -> None:
     many = facts(machine=GPU, num_images=50_000)
-    for size, norm in ((7, "frozen"), (8, "batch")):
-        made = config(many, {"data.batch_size": size}, batch_size=size, has_weights=True)
+    two = facts(machine=dataclasses.replace(GPU, processes=2), num_images=50_000)
+    for about, size, norm in ((many, 7, "frozen"), (many, 8, "batch"), (two, 14, "frozen"), (two, 16, "batch")):
+        made = config(about, {"data.batch_size": size}, batch_size=size, has_weights=True)
         assert (made.model.norm, made.model.frozen_stages, made.optim.backbone_lr_factor) == (norm, 0, 1.0)
 
 

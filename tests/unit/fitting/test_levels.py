@@ -35,6 +35,28 @@ def test_level_2_is_for_one_tiny_object_in_ten(tiny: int, first: int) -> None:
     assert fitted(*[8.0] * tiny, *[40.0] * (10 - tiny)).first == first
 
 
+def test_a_prior_size_is_worth_three_hundredths_of_an_octave() -> None:
+    """Objects of one size, at a distance from the nearest of the usual priors."""
+    assert fitted(64 * 2**0.025).scale == MIDDLE
+    assert fitted(64 * 2**0.04).scale == pytest.approx(4 * 2**0.04, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("pinned", "found"),
+    [
+        (levels.Pinned(), (3, 5, 4.0)),
+        (levels.Pinned(first=2), (2, 5, 4.0)),
+        (levels.Pinned(last=7), (3, 7, 4.0)),
+        (levels.Pinned(scale=1.0), (4, 6, 1.0)),
+        (levels.Pinned(first=3, last=6, scale=3.0), (3, 6, 3.0)),
+    ],
+)
+def test_what_is_pinned_stays_and_the_rest_follows(pinned: levels.Pinned, found: tuple[int, int, float]) -> None:
+    sides = np.array([32.0, 32.0])
+    made = levels.fit(sides, even(sides), 320, ZOOM, MIDDLE, pinned)
+    assert (made.first, made.last, made.scale) == found
+
+
 def test_levels_that_nothing_needs_are_left_out() -> None:
     large = fitted(150, 200, 250)
     assert (large.first, large.last) == (4, 6)
@@ -49,6 +71,7 @@ def test_priors_are_no_larger_than_the_canvas() -> None:
 
 def test_rare_sizes_keep_no_level() -> None:
     assert fitted(*[40.0] * 99, 300).last == fitted(*[40.0] * 100).last
+    assert fitted(*[40.0] * 95, *[300] * 5).last > fitted(*[40.0] * 100).last
 
 
 def test_a_rare_class_counts_by_its_weight() -> None:

@@ -36,6 +36,9 @@ def test_one_in_fifty_is_what_counts() -> None:
     apart = np.array([[100.0 * k, 0, 100.0 * k + 10, 10] for k in range(1, 200)])
     boxes = np.concatenate([np.array(PAIR, np.float64), apart])
     assert overlap.typical(boxes, np.zeros(len(boxes), np.int64), np.zeros(len(boxes), np.int64)) == 0
+    below = [np.add(PAIR, [0, 500.0 * k, 0, 500.0 * k]) for k in (1, 2, 3)]
+    more = np.concatenate([boxes, *below])
+    assert overlap.typical(more, np.zeros(len(more), np.int64), np.zeros(len(more), np.int64)) > 0
 
 
 def test_a_very_full_image_is_thinned() -> None:

@@ -2,7 +2,6 @@
 
 from itertools import pairwise
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -49,8 +48,3 @@ def test_the_whole_is_the_whole(labels: list[list[int]], seed: int) -> None:
 def test_shares_are_counted_without_rounding_errors() -> None:
     made = columns([[0]] * 10)
     assert [len(sampling.part(made, share, 0)) for share in (0.1, 0.3, 0.7)] == [1, 3, 7]
-
-
-def test_it_is_fast_enough_for_a_large_set() -> None:
-    made = columns([[int(label)] for label in np.arange(5000) % 80])
-    assert len(sampling.part(made, 0.5, 0)) == 2500

@@ -501,6 +501,22 @@ def test_weights_of_coco_from_torchvision_are_found_by_name(tmp_path: Path) -> N
     assert "by name, 1 of 3: person; at random, from the class prior: background, N/A" in loaded.lines()[1]
 
 
+def test_class_outputs_that_nobody_can_name_are_left(tmp_path: Path) -> None:
+    """A fine-tuned torchvision detector for two classes has three outputs, the first of them for nothing."""
+    from torchvision.models.detection import retinanet_resnet50_fpn_v2
+
+    theirs = retinanet_resnet50_fpn_v2(weights=None, weights_backbone=None, num_classes=3)
+    torch.nn.init.normal_(theirs.head.classification_head.cls_logits.bias)
+    torch.save(theirs.state_dict(), tmp_path / "fine-tuned.pth")
+    model = fresh(3, recipes.retinanet_v2())
+    loaded = start(model, tmp_path / "fine-tuned.pth", recipes.retinanet_v2(), ("cell", "disc", "star"))
+    bias = model.heads.head_named("classification").output.bias
+    assert bias is not None
+    assert bias.tolist() == pytest.approx([-4.595] * 27, abs=1e-3)
+    assert "heads.classification 12 of 14" in loaded.lines()[0]
+    assert "all class outputs at random: the file does not say of which classes" in loaded.lines()[1]
+
+
 @pytest.mark.parametrize(
     ("block", "part", "norm", "expected"),
     [(0, "0", False, 0), (2, "0", False, 4), (2, "1", True, 7), (4, None, False, 4), (4, None, True, 6)],

@@ -5,7 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from torchvision.models.detection import RetinaNet, retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
+from torchvision.models.detection import (
+    RetinaNet,
+    RetinaNet_ResNet50_FPN_Weights,
+    retinanet_resnet50_fpn,
+    retinanet_resnet50_fpn_v2,
+)
 from torchvision.models.detection.image_list import ImageList
 
 from detector import recipes
@@ -16,8 +21,12 @@ from detector.model.detector import DetectionModel
 from detector.types import Preprocess
 
 CANVAS = (128, 192)
-CLASSES = 91
-NAMES = tuple(f"class {label}" for label in range(CLASSES))
+CLASSES = len(RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"])
+# Files of torchvision have no names; these are those of COCO's 91 outputs, some of which stand for nothing.
+NAMES = tuple(
+    "" if name in ("__background__", "N/A") else name
+    for name in RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"]
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,7 +161,13 @@ def test_all_unreadable_is_an_error(tmp_path: Path) -> None:
     images = [broken(tmp_path / "0.jpg"), tmp_path / "none.jpg"]
     with pytest.raises(DataError, match=r"0.jpg: .*\(0 of 2 images were read\)"):
         output.write(DETECTOR, images, folder=tmp_path / "out")
-    assert not (tmp_path / "out" / "predictions.json").exists()
+    assert not (tmp_path / "out").exists()
+    output.write(DETECTOR, [save(tmp_path / "1.png")], folder=tmp_path / "out")
+    before = (tmp_path / "out" / "predictions.json").read_bytes()
+    with pytest.raises(DataError):
+        output.write(DETECTOR, images, folder=tmp_path / "out")
+    assert names(tmp_path / "out") == ["1.jpg", "predictions.json"], "earlier results stay"
+    assert (tmp_path / "out" / "predictions.json").read_bytes() == before
 
 
 def test_progress_counts_to_the_end(tmp_path: Path) -> None:

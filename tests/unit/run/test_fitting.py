@@ -40,6 +40,20 @@ def test_what_the_user_has_decided_reaches_the_rules() -> None:
     assert settled({"length.epochs": 2, "length.minutes": None}).length == LengthConfig(epochs=2)
 
 
+def test_a_number_may_be_written_in_several_ways() -> None:
+    plain = settled({"data.image_size": 128, "data.batch_size": 8, "length.steps": 5})
+    assert settled({"data.image_size": 128.0, "data.batch_size": "8", "length.steps": 5.0}) == plain
+
+
+def test_what_the_user_says_of_levels_and_zoom_reaches_the_rules() -> None:
+    free = settled({})
+    pinned = settled({"model.pyramid": {"last_level": 7}, "model.priors.scales": [3.0, 6.0, 5.0]})
+    assert (pinned.model.pyramid.last_level, pinned.model.priors.scales) == (7, (3.0, 6.0, 5.0))
+    assert pinned.model.pyramid.first_level == free.model.pyramid.first_level
+    with_zoom = settled({"augment.scale": [4.0, 8.0]})
+    assert with_zoom.model.pyramid.first_level > free.model.pyramid.first_level
+
+
 def test_given_weights_reach_the_rules() -> None:
     assert settled({}, init="a.safetensors").model.norm == "frozen"
 
