@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from detector import Detector, cli, files
+from detector.errors import DataError
 from detector.model import model_file
 from tests.integration.conftest import TINY
 
@@ -103,7 +104,22 @@ def test_the_card_says_what_was_measured(run_folder: Path, data: Path, tmp_path:
     assert all(f"| {name} | {ap:.3f} |" in card for name, ap in entry["ap_per_class"].items())
     assert "- Not for use." in card
     assert "learned from 5 images, " in card
+    assert "recipe auto |" in card
     assert "commit `abc123`" in card
+
+
+def test_what_is_shipped_stays_where_its_successor_fails(run_folder: Path, data: Path, tmp_path: Path) -> None:
+    weights, no_test = tmp_path / "weights", shutil.copytree(data, tmp_path / "data")
+    (no_test / "test.json").unlink()
+    options = ["--name", "tiny", "--commit", "abc123", "--data-licence", "MIT", "--weights", str(weights)]
+    ship = runpy.run_path(str(SHIP))["main"]
+    ship([str(run_folder), str(data), *options])
+    before = {path.name: path.read_bytes() for path in weights.iterdir()}
+    with pytest.raises(DataError, match="no annotation file for split 'test'"):
+        ship([str(run_folder), str(no_test), *options])
+    with pytest.raises(SystemExit):
+        ship([str(run_folder), str(data), *options, "--commit", "HEAD"])
+    assert {path.name: path.read_bytes() for path in weights.iterdir()} == before
 
 
 def test_a_run_without_validation_split_ships_its_last_weights(data: Path, tmp_path: Path) -> None:

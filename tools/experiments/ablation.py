@@ -1,20 +1,25 @@
 """Trainings that differ in one thing, kept in a file, and the table of what it did.
 
-What the file has is not run again, so a study can be stopped and started at any time.
+What the file has is not run again, so a study can be stopped and started at any time. Results of a recipe that has
+changed since are kept, and count no more. The table shows one recipe and one count of steps: those of the last result.
+It is not written while that has fewer trainings than what the page shows.
 """
 
 import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+
+from kept import Results, checksum
 
 ROOT = Path(__file__).parents[2]
 DATA = "data/blood-cells"
@@ -46,6 +51,8 @@ class Result:
     seconds: float
     commit: str
     machine: str
+    recipes: str
+    """Checksum of the settings that the rows of the study begin with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,21 +81,28 @@ class Study:
         options = parser.parse_args()
         if not options.table:
             self._run_missing(options.steps, options.seeds, options.only or [""])
-        self._write_table(self._read())
+        self._write_table()
+
+    @property
+    def _kept(self) -> Results[Result]:
+        return Results(self.results, Result)
+
+    @property
+    def _recipes(self) -> str:
+        return checksum(row.recipe for row in self.rows)
 
     def _run_missing(self, steps: int, seeds: int, only: Sequence[str]) -> None:
         wanted = [row for row in self.rows if any(part in row.name for part in only)]
         # Seed by seed, so that a table of one seed is whole before the next is begun.
         for seed in range(seeds):
             for row in wanted:
-                if any((r.row, r.seed, r.steps) == (row.name, seed, steps) for r in self._read()):
+                key = (row.name, seed, steps, self._recipes)
+                if any((r.row, r.seed, r.steps, r.recipes) == key for r in self._kept.read()):
                     continue
                 result = self._score_again(row, seed, steps) if row.decode else self._train(row, seed, steps)
-                results = [*self._read(), result]
-                text = json.dumps([asdict(r) for r in results], indent=1) + "\n"
-                self.results.write_text(text, encoding="utf-8")
+                self._kept.add(result)
                 sys.stderr.write(f"{row.name}, seed {seed}: AP {result.ap:.3f}  AP50 {result.ap50:.3f}\n")
-                self._write_table(results)
+                self._write_table()
 
     def _train(self, row: Row, seed: int, steps: int) -> Result:
         with tempfile.TemporaryDirectory() as folder:
@@ -103,37 +117,55 @@ class Study:
                 kept = self._model(seed, steps)
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 (run / "last.safetensors").rename(kept)
-        return _result(row, seed, steps, answer, took)
+        return self._result(row, seed, steps, answer, took)
 
     def _score_again(self, row: Row, seed: int, steps: int) -> Result:
         settings = [word for one in row.decode for word in ("--set", one)]
         with tempfile.TemporaryDirectory() as folder:
-            model = str(self._model(seed, steps))
-            answer = detector("eval", model, DATA, "--split", "val", "--out", f"{folder}/eval", *settings)
-        return _result(row, seed, steps, answer, 0.0)
+            model = self._model(seed, steps)
+            if not model.is_file():  # its result is known, but on another machine
+                self._train(self.rows[0], seed, steps)
+            answer = detector("eval", str(model), DATA, "--split", "val", "--out", f"{folder}/eval", *settings)
+        return self._result(row, seed, steps, answer, 0.0)
 
     def _model(self, seed: int, steps: int) -> Path:
-        return self.models / f"{self.results.stem}-{steps}-{seed}.safetensors"
+        return self.models / f"{self.results.stem}-{self._recipes}-{steps}-{seed}.safetensors"
 
-    def _read(self) -> list[Result]:
-        if not self.results.is_file():
-            return []
-        rows = cast("list[dict[str, Any]]", json.loads(self.results.read_text(encoding="utf-8")))
-        return [Result(**row) for row in rows]
+    def _result(self, row: Row, seed: int, steps: int, answer: dict[str, Any], took: float) -> Result:
+        return Result(
+            row=row.name,
+            seed=seed,
+            steps=steps,
+            ap=answer["scores"]["ap"],
+            ap50=answer["scores"]["ap50"],
+            seconds=took,
+            commit=commit(),
+            machine=machine(),
+            recipes=self._recipes,
+        )
 
-    def _write_table(self, results: Sequence[Result]) -> None:
+    def _write_table(self) -> None:
         begin, end = f"<!-- {self.mark}: begin -->", f"<!-- {self.mark}: end -->"
         before, rest = self.page.read_text(encoding="utf-8").split(begin)
-        _, after = rest.split(end)
-        self.page.write_text(f"{before}{begin}\n{self._table(results)}\n{end}{after}", encoding="utf-8")
+        shown, after = rest.split(end)
+        results = self._kept.read()
+        if not results:
+            return
+        latest = [r for r in results if (r.steps, r.recipes) == (results[-1].steps, results[-1].recipes)]
+        if len(latest) < _num_trainings(shown):
+            sys.stderr.write(f"{self.page}: shows more trainings than the {len(latest)} there are now, and stays\n")
+            return
+        table = self._table(latest)
+        self.page.write_text(f"{before}{begin}\n{table}\n{end}{after}", encoding="utf-8")
 
     def _table(self, results: Sequence[Result]) -> str:
-        steps = max((r.steps for r in results), default=0)
-        of_row = {row.name: [r for r in results if r.row == row.name and r.steps == steps] for row in self.rows}
+        of_row = {row.name: [r for r in results if r.row == row.name] for row in self.rows}
         reference = of_row[self.rows[0].name]
+        commits = ", ".join(f"`{one}`" for one in dict.fromkeys(r.commit for r in results))
+        steps = ", ".join(dict.fromkeys(str(r.steps) for r in results))
         lines = [
-            f"{steps} steps a row. The difference is that of equal seeds; the spread is the standard deviation over "
-            "seeds.",
+            f"{len(results)} trainings of {steps} steps each, commit {commits}. The difference is that of equal seeds; "
+            "the spread is the standard deviation over seeds.",
             "",
             "| | what | seeds | val AP | spread | difference | val AP50 |",
             "|---|---|---|---|---|---|---|",
@@ -173,17 +205,10 @@ def machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} CPU cores"
 
 
-def _result(row: Row, seed: int, steps: int, answer: dict[str, Any], took: float) -> Result:
-    return Result(
-        row=row.name,
-        seed=seed,
-        steps=steps,
-        ap=answer["scores"]["ap"],
-        ap50=answer["scores"]["ap50"],
-        seconds=took,
-        commit=commit(),
-        machine=machine(),
-    )
+def _num_trainings(table: str) -> int:
+    """That a table of a page is made from."""
+    found = re.match(r"\s*(\d+) trainings ", table)
+    return int(found[1]) if found else 0
 
 
 def _line(group: str, name: str, found: Sequence[Result], reference: Sequence[Result]) -> str:

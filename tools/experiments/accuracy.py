@@ -1,7 +1,7 @@
 """Measure what each ingredient of recipe `small` gives on blood cells and write the table of docs/accuracy.md.
 
 Every row is the recipe with one thing taken away or put in, trained from random weights for the same count of steps
-with several seeds, and scored on the validation split at the end. Results are kept in accuracy.json beside this file;
+with several seeds, and scored on the validation split at the end. Results are kept in accuracy.jsonl beside this file;
 what is there is not run again:
 
     python tools/experiments/accuracy.py --steps 800 --seeds 3        run what is missing, then rewrite the table
@@ -70,7 +70,7 @@ ROWS = (
 )
 STUDY = Study(
     rows=ROWS,
-    results=Path(__file__).with_suffix(".json"),
+    results=Path(__file__).with_suffix(".jsonl"),
     page=ROOT / "docs" / "accuracy.md",
     mark="ingredients",
 )

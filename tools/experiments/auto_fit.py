@@ -2,7 +2,7 @@
 
 Two data sets are drawn (generated.py). On each, auto and every row of the grid are trained from random weights for the
 same count of steps, the grid's best is chosen on the validation split, and both are scored on the test split. Results
-are kept in auto_fit.json beside this file; what is there is not run again, so the script can be stopped and started at
+are kept in auto_fit.jsonl beside this file; what is there is not run again, so the script can be stopped and started at
 any time:
 
     python tools/experiments/auto_fit.py --steps 1200 --seeds 1     run what is missing, then print the ratio
@@ -10,20 +10,18 @@ any time:
 """
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, cast
 
 import generated
 from ablation import ROOT, commit, detector, machine, seconds
+from kept import Results, checksum
 
-RESULTS = Path(__file__).with_suffix(".json")
 DATA = ROOT / "runs" / "generated"
 COUNTS = {"train": 240, "val": 80, "test": 80}
 SEED = 7
@@ -52,6 +50,12 @@ class Result:
     seconds: float
     commit: str
     machine: str
+    recipes: str
+    """Checksum of the settings that auto and the others begin with."""
+
+
+KEPT = Results(Path(__file__).with_suffix(".jsonl"), Result)
+RECIPES = checksum(["small", "standard"])
 
 
 def rows() -> tuple[Row, ...]:
@@ -85,18 +89,18 @@ def main() -> None:
     if not options.table:
         kinds = [kind for kind in generated.KINDS if options.only in (None, kind.name)]
         run(kinds, options.steps, options.seeds, rows()[: options.rows])
-    print_table([one for one in _read() if one.steps == options.steps])
+    print_table([one for one in KEPT.read() if (one.steps, one.recipes) == (options.steps, RECIPES)])
 
 
 def run(kinds: Sequence[generated.Kind], steps: int, seeds: int, wanted: Sequence[Row]) -> None:
-    done = {(r.data, r.row, r.seed, r.steps) for r in _read()}
+    done = {(r.data, r.row, r.seed, r.steps, r.recipes) for r in KEPT.read()}
     for kind in kinds:
         folder = _data(kind)
         for seed, row in product(range(seeds), wanted):
-            if (kind.name, row.name, seed, steps) in done:
+            if (kind.name, row.name, seed, steps, RECIPES) in done:
                 continue
             result = _train(kind.name, folder, row, seed, steps)
-            RESULTS.write_text(json.dumps([asdict(r) for r in [*_read(), result]], indent=1) + "\n", encoding="utf-8")
+            KEPT.add(result)
             sys.stderr.write(f"{kind.name}, {row.name}, seed {seed}: val {result.val_ap:.3f}, {result.seconds:.0f} s\n")
 
 
@@ -130,13 +134,8 @@ def _train(data: str, folder: Path, row: Row, seed: int, steps: int) -> Result:
         seconds=took,
         commit=commit(),
         machine=machine(),
+        recipes=RECIPES,
     )
-
-
-def _read() -> list[Result]:
-    if not RESULTS.is_file():
-        return []
-    return [Result(**row) for row in cast("list[dict[str, Any]]", json.loads(RESULTS.read_text(encoding="utf-8")))]
 
 
 def print_table(results: Sequence[Result]) -> None:

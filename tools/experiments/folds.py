@@ -1,7 +1,7 @@
 """Score a recipe on a small data set by cross-validation: every image is predicted by a model that has not seen it.
 
 The images of all splits are dealt into parts. For each part one model is trained on the others, without looking at any
-score, and its last weights are scored on the part. Results are kept in folds.json beside this file; what is there is
+score, and its last weights are scored on the part. Results are kept in folds.jsonl beside this file; what is there is
 not run again:
 
     python tools/experiments/folds.py path/to/raccoon --folds 5 --recipe small --steps 2000
@@ -16,15 +16,15 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from ablation import commit, detector, machine, seconds
 from joined import Coco, gather
+from kept import Results, checksum
 
+from detector import recipes
 from detector.data import layout
-
-RESULTS = Path(__file__).with_suffix(".json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,11 @@ class Result:
     seconds: float
     commit: str
     machine: str
+    recipes: str
+    """Checksum of the settings that any recipe begins with."""
+
+
+KEPT = Results(Path(__file__).with_suffix(".jsonl"), Result)
 
 
 def main() -> None:
@@ -51,14 +56,14 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--only", type=int, action="append", help="this part, counted from 0; again for more")
     options, words = parser.parse_known_args()
-    whole, images = gather(options.data, layout.available_splits(options.data))
-    named = {"data": options.data.resolve().name, "words": " ".join(words), "folds": options.folds}
+    data = options.data.resolve()
+    whole, images = gather(data, layout.available_splits(data))
+    named = {"data": data.name, "words": " ".join(words), "folds": options.folds, "recipes": checksum(recipes.NAMES)}
     for fold, held in enumerate(parts(len(whole["images"]), options.folds)):
-        is_there = any(asdict(one) | named | {"fold": fold} == asdict(one) for one in _read())
+        is_there = any(asdict(one) | named | {"fold": fold} == asdict(one) for one in KEPT.read())
         if not is_there and (options.only is None or fold in options.only):
-            result = _one(whole, images, held, words, named | {"fold": fold})
-            RESULTS.write_text(json.dumps([asdict(r) for r in [*_read(), result]], indent=1) + "\n", encoding="utf-8")
-        print_table([one for one in _read() if asdict(one) | named == asdict(one)])
+            KEPT.add(_one(whole, images, held, words, named | {"fold": fold}))
+        print_table([one for one in KEPT.read() if asdict(one) | named == asdict(one)])
 
 
 def parts(count: int, folds: int) -> Sequence[frozenset[int]]:
@@ -67,11 +72,16 @@ def parts(count: int, folds: int) -> Sequence[frozenset[int]]:
     return [frozenset(shuffled[fold::folds].tolist()) for fold in range(folds)]
 
 
+def dealt(whole: Coco, held: frozenset[int]) -> tuple[Coco, Coco]:
+    """What is learned from, and the part that is held out."""
+    return _only(whole, {image["id"] for image in whole["images"]} - held), _only(whole, held)
+
+
 def _one(whole: Coco, images: Path, held: frozenset[int], words: Sequence[str], named: dict[str, Any]) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         learned, tested = Path(folder, "train.json"), Path(folder, "test.json")
-        learned.write_text(json.dumps(_only(whole, {i["id"] for i in whole["images"]} - held)), encoding="utf-8")
-        tested.write_text(json.dumps(_only(whole, held)), encoding="utf-8")
+        for path, part in zip((learned, tested), dealt(whole, held), strict=True):
+            path.write_text(json.dumps(part), encoding="utf-8")
         files = ("--images", str(images))
         detector("train", "--train-json", str(learned), *files, "--out", f"{folder}/run", *words)
         scores = detector(
@@ -97,12 +107,6 @@ def _only(whole: Coco, ids: set[int] | frozenset[int]) -> Coco:
         "annotations": [one for one in whole["annotations"] if one["image_id"] in ids],
         "categories": whole["categories"],
     }
-
-
-def _read() -> list[Result]:
-    if not RESULTS.is_file():
-        return []
-    return [Result(**row) for row in cast("list[dict[str, Any]]", json.loads(RESULTS.read_text(encoding="utf-8")))]
 
 
 def print_table(results: Sequence[Result]) -> None:

@@ -11,11 +11,13 @@ The file that is written must not be there yet.
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from detector.data import layout
+from detector.errors import DataError, DetectorError
 
 Coco = dict[str, list[dict[str, Any]]]
 
@@ -26,16 +28,23 @@ def main() -> None:
     parser.add_argument("splits", nargs="+", help="train, val, test")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    whole, images = gather(options.data, options.splits)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with options.out.open("x", encoding="utf-8") as file:
-        json.dump(whole, file)
+    try:
+        whole, images = gather(options.data, options.splits)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        with options.out.open("x", encoding="utf-8") as file:
+            json.dump(whole, file)
+    except (DetectorError, OSError) as error:
+        sys.exit(f"error: {error}")
     counts = f"{len(whole['images'])} images, {len(whole['annotations'])} annotations"
     sys.stdout.write(f"{options.out}: {counts}; the images are in {images}\n")
 
 
 def gather(folder: Path, splits: Sequence[str]) -> tuple[Coco, Path]:
-    """The splits as one, numbered anew in the order of the file names, and the folder of their images."""
+    """The splits as one, numbered anew in the order of the file names, and the folder of their images.
+
+    Raises:
+        DataError: a split is not there, or they do not go together.
+    """
     whole: Coco = {"images": [], "annotations": [], "categories": []}
     roots: set[Path] = set()
     for split in splits:
@@ -47,9 +56,12 @@ def gather(folder: Path, splits: Sequence[str]) -> tuple[Coco, Path]:
         whole["annotations"] += [one | {"image_id": number[one["image_id"]]} for one in data["annotations"]]
         whole["categories"] = whole["categories"] or data["categories"]
         if whole["categories"] != data["categories"]:
-            sys.exit(f"{files.annotations}: other categories than in the splits before")
+            raise DataError(f"{files.annotations}: has other categories than the splits before it")
     if len(roots) != 1:
-        sys.exit(f"{folder}: the splits have several image folders, wanted is one")
+        raise DataError(f"{folder}: its splits have {len(roots)} image folders, wanted is one")
+    repeated = [name for name, count in Counter(one["file_name"] for one in whole["images"]).items() if count > 1]
+    if repeated:
+        raise DataError(f"{folder}: {len(repeated)} pictures are in several of the splits, such as {repeated[0]}")
     whole["images"].sort(key=lambda image: image["file_name"])
     order = {image["id"]: index for index, image in enumerate(whole["images"], start=1)}
     for image in whole["images"]:

@@ -60,9 +60,13 @@ def main() -> None:
     parser.add_argument("inputs", nargs="+", help="a file of predictions, or names of pictures")
     parser.add_argument("data", type=Path)
     parser.add_argument("--split", default="test")
-    parser.add_argument("--out", type=Path, default=Path("sheets"))
+    parser.add_argument("--out", type=Path, help="a new folder to draw into, or the picture to show")
     parser.add_argument("--faults", type=Path, default=None)
     options = parser.parse_args()
+    if options.what != "score" and options.out is None:
+        parser.error(f"{options.what} needs --out")
+    if options.what == "draw" and options.out.exists():
+        parser.error(f"{options.out} is there already")
     files = layout.find(options.data, options.split)
     truth = json.loads(files.annotations.read_text(encoding="utf-8"))
     if options.what == "draw":
@@ -111,7 +115,9 @@ def show(truth: dict[str, list[Row]], names: Sequence[str], faults: Sequence[Fau
             if fault.file_name == name and fault.annotation is None:
                 _frame(tile, fault.bbox, "", EXTRA)
         tiles.append(tile)
-    cv2.imwrite(str(out), cv2.resize(np.hstack(tiles), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+    picture = cv2.resize(np.hstack(tiles), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    if not cv2.imwrite(str(out), picture):
+        sys.exit(f"{out}: cannot be written")
 
 
 def extras(seen: Sequence[Row], labels: Sequence[Row]) -> list[Row]:

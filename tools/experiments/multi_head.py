@@ -1,7 +1,7 @@
 """Measure the multi-head choices on blood cells and write the table of docs/multi-head.md.
 
 Every row is trained with several seeds for the same count of steps, from random weights, and scored on the validation
-split at the end. Results are kept in multi_head.json beside this file; what is there is not run again, so the script
+split at the end. Results are kept in multi_head.jsonl beside this file; what is there is not run again, so the script
 can be stopped and started at any time:
 
     python tools/experiments/multi_head.py --steps 160 --seeds 3      run what is missing, then rewrite the table
@@ -78,7 +78,7 @@ ROWS = (
 )
 STUDY = Study(
     rows=ROWS,
-    results=Path(__file__).with_suffix(".json"),
+    results=Path(__file__).with_suffix(".jsonl"),
     page=ROOT / "docs" / "multi-head.md",
     mark="experiments",
     references={

@@ -4,12 +4,13 @@ r"""Make a run's best model a file that the project ships: half precision, score
         --licence Apache-2.0 --data-licence MIT --limit "Not for diagnosis."
 
 It writes weights/NAME.safetensors, weights/NAME.md and the file's entry in weights/manifest.json. What the card says is
-measured here, on the test split, with the very file that is shipped. A run without a validation split has no best
-weights; its last ones are taken. `--before` names the command that made its data, if one did.
+measured here, on the test split, with the very file that is shipped. Of a
+run without a validation split the last weights are taken. `--before` names the command that made its data, if one did.
 """
 
 import argparse
 import json
+import re
 import shlex
 import statistics
 import sys
@@ -123,14 +124,26 @@ class Entry:
 
 def main(argv: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(argv)
-    learned_from = _learned_from(options.run, options.data)
-    source: Path = options.run / ("best.safetensors" if "val" in learned_from else "last.safetensors")
-    target: Path = options.weights / f"{options.name}.safetensors"
-    target.parent.mkdir(parents=True, exist_ok=True)
+    weights: Path = options.weights
+    weights.mkdir(parents=True, exist_ok=True)
+    typed = shlex.join(["python", "tools/experiments/ship.py", *(sys.argv[1:] if argv is None else argv)])
+    # Everything is measured before anything that is shipped already is touched.
+    with tempfile.TemporaryDirectory(dir=weights) as folder:
+        made = Path(folder) / f"{options.name}.safetensors"
+        entry, card = _made(options, made, typed)
+        made.replace(weights / made.name)
+    (weights / made.name).with_suffix(".md").write_text(card, encoding="utf-8")
+    _put(weights / "manifest.json", entry)
+
+
+def _made(options: argparse.Namespace, target: Path, typed: str) -> tuple[Entry, str]:
+    """Write the file; its entry in the manifest, and its card."""
+    splits = _splits(options)
+    source: Path = options.run / ("best.safetensors" if "val" in splits else "last.safetensors")
     decode = decode_settings(options.settings)
     model_file.write_half(source, target, getattr(torch, options.precision), decode=decode)
     if target.stat().st_size > MOST_BYTES:
-        raise SystemExit(f"{target}: {target.stat().st_size} bytes are more than {MOST_BYTES}")
+        raise SystemExit(f"{target.name}: {target.stat().st_size} bytes are more than {MOST_BYTES}")
     scores, full = _score(target, options.data), _score(source, options.data, decode)
     command = _command(options.run, options.data)
     entry = Entry(
@@ -139,11 +152,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         bytes=target.stat().st_size,
         precision=options.precision,
         classes=model_file.load(target).label_map.names,
-        recipe=_after("--recipe", command) or "the default",
+        recipe=_after("--recipe", command) or ("that of a file" if _after("--config", command) else "auto"),
         command=shlex.join(command),
         commit=options.commit,
         data=str(options.data),
-        splits={split: files.sha256(found.annotations) for split, found in _splits(options).items()},
+        splits={split: files.sha256(found.annotations) for split, found in splits.items()},
         ap=scores.scores.ap,
         ap50=scores.scores.ap50,
         ap75=scores.scores.ap75,
@@ -151,10 +164,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         licence=options.licence,
         data_licence=options.data_licence,
     )
-    shipping = shlex.join(["python", "tools/experiments/ship.py", *(sys.argv[1:] if argv is None else argv)])
-    commands = (*options.before, entry.command, shipping)
-    target.with_suffix(".md").write_text(_card(entry, options, scores, full, commands), encoding="utf-8")
-    _put(options.weights / "manifest.json", entry)
+    return entry, _card(target, entry, options, scores, full, (*options.before, entry.command, typed))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -162,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run", type=Path, help="folder of a finished training")
     parser.add_argument("data", type=Path, help="its data set, with a test split")
     parser.add_argument("--name", required=True)
-    parser.add_argument("--commit", required=True, help="of the program that trained")
+    parser.add_argument("--commit", required=True, type=_commit, help="of the program that trained")
     parser.add_argument(
         "--before", action="append", default=[], metavar="COMMAND", help="that made the data of the run"
     )
@@ -175,6 +185,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--weights", type=Path, default=Path("weights"), help="folder for the three files")
     return parser
+
+
+def _commit(text: str) -> str:
+    """No name of a commit, which moves."""
+    if not re.fullmatch(r"[0-9a-f]{6,40}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no commit; give its number")
+    return text
 
 
 def _score(model: Path, data: Path, decode: Mapping[str, object] | None = None) -> EvalOutcome:
@@ -212,13 +229,18 @@ def _command(folder: Path, data: Path) -> list[str]:
 
 
 def _after(option: str, command: Sequence[str]) -> str | None:
-    return next((value for word, value in pairwise(command) if word == option), None)
+    words = [part for word in command for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    return next((value for word, value in pairwise(words) if word == option), None)
 
 
 def _card(
-    entry: Entry, options: argparse.Namespace, scores: EvalOutcome, full: EvalOutcome, commands: Sequence[str]
+    path: Path,
+    entry: Entry,
+    options: argparse.Namespace,
+    scores: EvalOutcome,
+    full: EvalOutcome,
+    commands: Sequence[str],
 ) -> str:
-    path: Path = options.weights / entry.file
     trained = model_file.load(path)
     height, width = trained.preprocess.canvas_hw
     parameters = sum(parameter.numel() for parameter in trained.model.parameters())
@@ -226,7 +248,7 @@ def _card(
     environment: dict[str, Any] = json.loads((options.run / "environment.json").read_text(encoding="utf-8"))
     columns = {split: coco.read(found.annotations, found.images) for split, found in _splits(options).items()}
     test = columns["test"]
-    first = path.parent / entry.file
+    first = options.weights / entry.file
     ranges = [f"{one.low:.3f} to {one.high:.3f}" for one in scores.intervals]
     return CARD.format(
         name=options.name,

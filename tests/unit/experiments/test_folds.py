@@ -11,3 +11,24 @@ def test_every_image_is_in_one_part() -> None:
         assert sorted(image for part in found for image in part) == list(range(1, count + 1))
         assert max(map(len, found)) - min(map(len, found)) <= 1
         assert found == folds.parts(count, number)
+
+
+def test_nothing_that_is_held_out_is_learned_from() -> None:
+    images = [{"id": k} for k in range(1, 11)]
+    boxes = [{"id": k, "image_id": (k - 1) % 10 + 1} for k in range(1, 31)]
+    whole = {"images": images, "annotations": boxes, "categories": [{"id": 1}]}
+    for held in folds.parts(10, 5):
+        learned, tested = folds.dealt(whole, held)
+        assert {image["id"] for image in tested["images"]} == held
+        assert {image["id"] for image in learned["images"]} == set(range(1, 11)) - held
+        for part in (learned, tested):
+            ids = {image["id"] for image in part["images"]}
+            assert {one["image_id"] for one in part["annotations"]} == ids
+            assert part["categories"] == whole["categories"]
+        assert len(learned["annotations"]) + len(tested["annotations"]) == 30
+
+
+def test_parts_are_dealt_at_random() -> None:
+    """Files of one kind often stand together."""
+    assert all(max(part) - min(part) > 20 for part in folds.parts(100, 5))
+    assert folds.parts(100, 5)[0] != frozenset(range(1, 101, 5))

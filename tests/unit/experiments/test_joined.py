@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from detector.errors import DataError
 from tests.unit.experiments import script
 
 joined = script.load("joined")
@@ -37,6 +38,35 @@ def test_no_file_is_written_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     joined.main()
     made = out.read_bytes()
     assert [image["file_name"] for image in json.loads(made)["images"]] == ["a.jpg"]
-    with pytest.raises(FileExistsError):
+    with pytest.raises(SystemExit, match="File exists"):
         joined.main()
     assert out.read_bytes() == made
+
+
+def write(folder: Path, name: str, content: object) -> None:
+    (folder / "images").mkdir(exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def test_splits_that_do_not_go_together_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "train", split("cat", ["a.jpg"]))
+    write(tmp_path, "val", split("dog", ["b.jpg"]))
+    write(tmp_path, "test", split("cat", ["a.jpg"]))
+    with pytest.raises(DataError, match=r"val\.json: has other categories"):
+        joined.gather(tmp_path, ["train", "val"])
+    for twice in (["train", "test"], ["train", "train"]):
+        with pytest.raises(DataError, match=r"1 pictures are in several of the splits, such as a\.jpg"):
+            joined.gather(tmp_path, twice)
+    monkeypatch.setattr("sys.argv", ["joined.py", str(tmp_path), "train", "test", "--out", str(tmp_path / "o.json")])
+    with pytest.raises(SystemExit, match=r"error: .*several of the splits"):
+        joined.main()
+    assert not (tmp_path / "o.json").exists()
+
+
+def test_splits_with_folders_of_their_own_are_refused(tmp_path: Path) -> None:
+    for name in ("train", "val"):
+        (tmp_path / name).mkdir()
+        content = json.dumps(split("cat", [f"{name}.jpg"]))
+        (tmp_path / name / "_annotations.coco.json").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match="2 image folders, wanted is one"):
+        joined.gather(tmp_path, ["train", "val"])

@@ -43,6 +43,15 @@ def test_faults_count_neither_for_nor_against(tmp_path: Path) -> None:
     assert ap50(tmp_path, [UNLABELLED, NOTHING]) == pytest.approx(1.0)
 
 
+def test_a_wrong_label_that_is_found_is_no_mistake(tmp_path: Path) -> None:
+    """Neither is one that is not: it is a place where nobody knows."""
+    wrong = faults.Fault(file_name="a.jpg", category="cell", fault="box off", bbox=(0, 0, 20, 20), annotation=5)
+    other = [found([1, 0, 20, 20], 0.9), found([70, 70, 20, 20], 0.8)]
+    (tmp_path / "truth.json").write_text(json.dumps(faults.ignored(TRUTH, [wrong])), encoding="utf-8")
+    (tmp_path / "found.json").write_text(json.dumps(other), encoding="utf-8")
+    assert coco.score(tmp_path / "truth.json", tmp_path / "found.json").ap50 == pytest.approx(1.0)
+
+
 def test_an_extra_box_meets_no_label_and_no_better_box() -> None:
     near = found([44, 0, 20, 20], 0.4)
     assert faults.extras([near, *RESULTS], TRUTH["annotations"]) == [RESULTS[0]]
