@@ -89,6 +89,8 @@ def _on_recipe(tree: Tree, source: str) -> Tree:
     name = tree.pop("recipe", None)
     if name is None:
         return tree
+    if name == "auto":
+        raise ConfigError(f"{source}: recipe auto is fitted to data, and no part of a file; take the line out of it")
     if name not in recipes.NAMES:
         raise ConfigError(f"{source}: recipe {_short(name)}: {_nearest(str(name), list(recipes.NAMES))}")
     base = dataclasses.asdict(recipes.make(name))
@@ -238,8 +240,9 @@ def _check_length(kind: Any, value: Any, key: str) -> None:
         return
     kinds = get_args(kind)
     wanted = "a list" if Ellipsis in kinds else f"a list of {len(kinds)} values"
-    if not isinstance(value, (list, tuple)) or (Ellipsis not in kinds and len(cast("Sized", value)) != len(kinds)):
-        raise ConfigError(f"{key} must be {wanted}, got {_short(value)}")
+    found = len(cast("Sized", value)) if isinstance(value, (list, tuple)) else None
+    if found is None or (Ellipsis not in kinds and found != len(kinds)):
+        raise ConfigError(f"{key} must be {wanted}, got {_short(cast('object', value))}")
 
 
 def _is_not_finite(value: object) -> bool:

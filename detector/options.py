@@ -279,7 +279,8 @@ def names_data(options: Train) -> bool:
 
 def names_lr(options: Train) -> bool:
     """Whether the user chose the learning rate."""
-    return options.lr is not None or any(text.partition("=")[0].strip() == "optim.lr" for text in options.settings)
+    settings = dict(map(config_file.parse_override, options.settings))
+    return options.lr is not None or choice.named(settings, "optim.lr") is not None
 
 
 def decode_settings(settings: Sequence[str]) -> dict[str, object]:
@@ -288,9 +289,14 @@ def decode_settings(settings: Sequence[str]) -> dict[str, object]:
     Raises:
         ConfigError: it names something else, or is no KEY=VALUE.
     """
-    changes = dict(map(config_file.parse_override, settings))
-    for key in changes:
-        if not key.startswith("decode."):
+    changes: dict[str, object] = {}
+    for key, value in map(config_file.parse_override, settings):
+        if key == "decode" and isinstance(value, dict):
+            group = cast("dict[str, object]", value)
+            changes |= {f"decode.{name}": one for name, one in group.items()}
+        elif key.startswith("decode."):
+            changes[key] = value
+        else:
             raise ConfigError(
                 f"--set {key}: a trained model takes settings of decode alone, such as decode.nms_iou=0.5"
             )
@@ -342,7 +348,7 @@ def config_of(options: Train) -> RunConfig | AutoRecipe:
     file = options.config if options.config is not None else _file_of_run(options)
     settings = dict(config_file.parse_override(text) for text in options.settings)
     own = _own_options(options)
-    twice = sorted(own.keys() & settings.keys())
+    twice = sorted(key for key in own if key in settings or choice.named(settings, key) is not None)
     if twice:
         raise ConfigError(f"{twice[0]} is set by an option of its own and by --set; keep one")
     if file is None and options.recipe == "auto":

@@ -44,7 +44,9 @@ class CurveOutcome:
             f"{point.num_images:>8,}  {point.score:6.3f}  {point.low:6.3f} to {point.high:.3f}" for point in self.points
         ]
         lines = [f"{'images':>8}  {'val AP':>6}  {'95 % interval':>15}", *rows, ""]
-        if self.law is not None and self.forecast is not None:
+        if self.law is not None and all(point.score == 0 for point in self.points):
+            lines += ["nothing was found with any part of the images: train for longer", ""]
+        elif self.law is not None and self.forecast is not None:
             lines += [
                 power_law.sentence(self.points, self.forecast),
                 f"{self._way()}; {self.steps:,} steps each",

@@ -215,6 +215,7 @@ def test_option_beats_file_beats_default(tmp_path: Path) -> None:
         (("--batch-size", "0"), "data.batch_size must be between 1 and 4096, got 0"),
         (("--minutes", "-1"), "length.minutes must be a positive number"),
         (("--lr", "1e-3", "--set", "optim.lr=1e-4"), "optim.lr is set by an option of its own and by --set"),
+        (("--lr", "1e-3", "--set", "optim={lr: 1e-4}"), "optim.lr is set by an option of its own and by --set"),
         (("--steps", "9", "--set", "length.epochs=3"), "length.epochs is set by an option of its own and by --set"),
         (("--config", "nowhere.yaml"), "nowhere.yaml: cannot be read"),
     ],
@@ -305,6 +306,9 @@ def test_eval_of_a_model(run: Run) -> None:
 def test_how_boxes_are_read_off_can_be_set(run: Run, capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     assert cli.main([*words, "--set", "decode.mirror=false", "--set", "decode.nms_iou=0.5"]) == 0
     assert run.only_call[2]["decode"] == {"mirror": False, "nms_iou": 0.5}
+    run.calls.clear()
+    assert cli.main([*words, "--set", "decode={mirror: false}"]) == 0
+    assert run.only_call[2]["decode"] == {"mirror": False}
     assert cli.main([*words, "--set", "optim.lr=1"]) == 2
     assert "--set optim.lr: a trained model takes settings of decode alone" in capsys.readouterr().err
 

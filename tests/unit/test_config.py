@@ -838,3 +838,5 @@ def test_a_file_may_start_from_a_recipe() -> None:
 def test_an_unknown_recipe_in_a_file_is_named() -> None:
     with pytest.raises(ConfigError, match="f: recipe 'smal': did you mean 'small'"):
         config_file.loads("recipe: smal", source="f")
+    with pytest.raises(ConfigError, match="f: recipe auto is fitted to data, and no part of a file"):
+        config_file.loads("recipe: auto", source="f")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,12 +13,13 @@ from PIL import Image
 
 from detector.config import AugmentConfig, CopyPasteConfig, DataConfig, RunConfig
 from detector.data import coco, mix
+from detector.data.augment import Augmenter, Change, Window
 from detector.data.batch import Item
 from detector.data.cache import ImageCache
 from detector.data.columns import Columns
 from detector.data.dataset import Key, TrainingSet
 from detector.data.decode import read_image
-from detector.data.mix import CutOut, Mixer
+from detector.data.mix import CutOut, Mixer, Tile
 from detector.types import Preprocess, Sample
 from tests.unit.data import make
 
@@ -132,6 +134,32 @@ def test_what_a_seam_leaves_of_an_object_follows_the_smallest_visible_share(colu
         flags = [sample_of(data, Key(epoch, 0, CANVAS)).is_crowd for epoch in range(12)]
         share = np.concatenate(flags).mean()
         assert share == 0 if least == 0 else 0.05 < share < 1
+
+
+def test_each_of_the_four_has_random_numbers_of_its_own(columns: Columns, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Change] = []
+    draw = Augmenter.draw
+
+    def noting(*args: Any, **kwargs: Any) -> Change:
+        drawn.append(draw(*args, **kwargs))
+        return drawn[-1]
+
+    monkeypatch.setattr(Augmenter, "draw", noting)
+    dataset = TrainingSet(columns, PREPROCESS, config(mosaic=1.0), 3)
+    for epoch in range(40):
+        sample_of(dataset, Key(epoch, 0, CANVAS))
+    flips = np.array([change.flip_horizontal for change in drawn], float).reshape(40, 4)
+    assert flips.mean() == pytest.approx(0.5, abs=0.15)
+    assert np.abs(np.corrcoef(flips.T) - np.eye(4)).max() < 0.5
+
+
+def test_what_is_pasted_lies_on_pictures_and_not_on_grey() -> None:
+    window = Window(source=(0, 0, 40, 30), size_hw=(30, 40), top_left=(5, 7))
+    change = Change(
+        window=window, shown_hw=(48, 64), quarter_turns=1, flip_horizontal=False, flip_vertical=False, colours=None
+    )
+    tile = Tile(hw=(48, 64), top_left=(10, 20))
+    assert mix.pictures([tile], [change]) == [(27, 15, 57, 55)]  # turned: 30 wide and 40 high
 
 
 def test_the_four_touch_the_point_where_they_meet(columns: Columns) -> None:

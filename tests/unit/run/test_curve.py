@@ -1,0 +1,33 @@
+"""What a learning curve says."""
+
+from pathlib import Path
+
+from detector.fitting import power_law
+from detector.fitting.power_law import Point
+from detector.run.curve import CurveOutcome
+
+
+def said(*scores: float) -> str:
+    points = tuple(
+        Point(num_images=10 * 2**k, score=score, low=score / 2, high=min(1.0, score * 1.5))
+        for k, score in enumerate(scores)
+    )
+    law = power_law.fit([point.num_images for point in points], [point.score for point in points])
+    forecast = power_law.forecast(points, 2 * points[-1].num_images)
+    return CurveOutcome(folder=Path("c"), points=points, law=law, forecast=forecast, plot=None, steps=7).text()
+
+
+def test_a_curve_that_rises_has_a_power() -> None:
+    assert "1 - AP falls with images to the power -0." in said(0.2, 0.3, 0.4)
+    assert "7 steps each" in said(0.2, 0.3, 0.4)
+
+
+def test_a_curve_that_falls_promises_nothing() -> None:
+    assert "more images did not help" in said(0.4, 0.3, 0.2)
+
+
+def test_where_nothing_is_found_nothing_is_promised() -> None:
+    text = said(0.0, 0.0, 0.0)
+    assert "train for longer" in text
+    assert "power" not in text
+    assert "twice" not in text
