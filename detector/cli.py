@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from detector import benchmark_cli, commands, export_options, report_options
+from detector import benchmark_cli, commands, export_options, report_options, settings, split_options
 from detector import options as forms
 from detector.answer import Answer
 from detector.errors import ConfigError, DetectorError
@@ -27,7 +27,7 @@ Options = TypeVar("Options", bound=forms.Form)
 
 INTERRUPTED = commands.SIGNALLED + signal.SIGINT
 
-COMMANDS = ("train", "eval", "predict", "export", "report", "compare", "status", "replay", "benchmark")
+COMMANDS = ("train", "eval", "predict", "split", "export", "report", "compare", "status", "replay", "benchmark")
 
 HELP = """\
 usage: detector COMMAND ...
@@ -38,6 +38,7 @@ commands:
   train      Train on a data set; writes a run folder with the best model.
   eval       Score a model, or a COCO results file, against ground truth.
   predict    Find objects in images; writes pictures and a COCO results file.
+  split      Deal one COCO file into training, validation and test split.
   export     Write a model file of half the size.
   report     Write one HTML file about a run: scores, errors, pictures, data.
   compare    Say whether the second of two models is better, and where.
@@ -66,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "train": train,
         "eval": evaluate,
         "predict": predict,
+        "split": split,
         "export": export,
         "report": report,
         "compare": compare,
@@ -109,6 +111,10 @@ def predict(argv: Sequence[str] | None = None) -> int:
     return _door(forms.parse_predict, _predict, argv)
 
 
+def split(argv: Sequence[str] | None = None) -> int:
+    return _door(split_options.parse_split, commands.split, argv)
+
+
 def export(argv: Sequence[str] | None = None) -> int:
     return _door(export_options.parse_export, commands.export, argv)
 
@@ -138,7 +144,7 @@ def _train(options: forms.Train) -> Answer:
         from detector.train import run_folder
 
         options = replace(options, out=run_folder.last_unfinished())
-    config = forms.config_of(options)
+    config = settings.config_of(options)
     forms.check_train(options)
 
     from detector import run
@@ -179,7 +185,7 @@ def _evaluate(options: forms.Evaluate) -> Answer:
         device=options.device,
         engine=options.engine,
         write_thresholds=options.write_thresholds,
-        decode=forms.decode_settings(options.settings),
+        decode=settings.decode_settings(options.settings),
     )
     return Answer(
         text=f"{text.table(outcome.scores, outcome.intervals)}\n\n{commands.thresholds(outcome)}"
@@ -220,7 +226,7 @@ def _predict(options: forms.Predict) -> Answer:
         out=options.out,
         score=options.score,
         device=options.device,
-        decode=forms.decode_settings(options.settings),
+        decode=settings.decode_settings(options.settings),
         compile_network=options.compile,
         say=lambda line: _note("predict", line),
     )

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 from detector.answer import Answer
 from detector.errors import ConfigError
 from detector.export_options import Export
-from detector.options import Train, decode_settings, names_lr
+from detector.options import Train
 from detector.printable import visible
 from detector.report_options import Compare, Report
+from detector.settings import decode_settings, names_lr
+from detector.split_options import Split
 
 if TYPE_CHECKING:
     from detector.config import RunConfig
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 SIGNALLED = 128
 """Plus the number of the signal is the exit code."""
 FAILED = 1
+_SHOWN = 8
 
 
 def train(data: "DataPaths", config: "RunConfig | AutoRecipe", options: Train) -> Answer:
@@ -114,6 +117,31 @@ def export(options: Export) -> Answer:
     return Answer(
         text=f"model  {outcome.path}\nsize   {size:.1f} MB; the original has {original:.1f} MB",
         values={"model": str(outcome.path), "bytes": outcome.size, "original_bytes": outcome.original_size},
+    )
+
+
+def split(options: Split) -> Answer:
+    from detector import run
+
+    outcome = run.split(
+        options.annotations, options.images, options.out, val=options.val, test=options.test, seed=options.seed
+    )
+    lines = [
+        f"{name:<6} {count:>6} images  {outcome.objects[name]:>7} objects" for name, count in outcome.images.items()
+    ]
+    return Answer(
+        text="\n".join([*lines, "", f"data   {outcome.folder}"]),
+        values={
+            "data": str(outcome.folder),
+            "images": dict(outcome.images),
+            "objects": dict(outcome.objects),
+            "missing_classes": {name: list(names) for name, names in outcome.missing.items()},
+        },
+        warnings=tuple(
+            f"{name} has no object of {', '.join(names[:_SHOWN])}{' and more' * (len(names) > _SHOWN)}"
+            for name, names in outcome.missing.items()
+            if names
+        ),
     )
 
 

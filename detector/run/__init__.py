@@ -10,6 +10,7 @@ from detector.run.predicting import predict
 from detector.run.reporting import ReportOutcome, report
 from detector.run.scoring import EvalOutcome, evaluate, evaluate_files
 from detector.run.smoke_test import SmokeOutcome, smoke
+from detector.run.splitting import SplitOutcome, split
 from detector.run.training import TrainOutcome, forecast, train
 from detector.train.forensics import replay
 
@@ -23,6 +24,7 @@ __all__ = [
     "Forecast",
     "ReportOutcome",
     "SmokeOutcome",
+    "SplitOutcome",
     "TrainOutcome",
     "compare",
     "compare_files",
@@ -35,5 +37,6 @@ __all__ = [
     "replay",
     "report",
     "smoke",
+    "split",
     "train",
 ]

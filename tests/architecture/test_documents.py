@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detector import benchmark_cli, cli, export_options, options, report_options
+from detector import benchmark_cli, cli, export_options, options, report_options, split_options
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
@@ -22,6 +22,7 @@ PARSERS = {
     "train": options.parse_train,
     "eval": options.parse_evaluate,
     "predict": options.parse_predict,
+    "split": split_options.parse_split,
     "export": export_options.parse_export,
     "report": report_options.parse_report,
     "compare": report_options.parse_compare,

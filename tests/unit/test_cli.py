@@ -14,6 +14,7 @@ import pytest
 
 import detector
 from detector import cli, config, config_file, export_options, options, recipes
+from detector import settings as resolving
 from detector.analysis.localization import Bias, LocalizationError
 from detector.errors import CheckpointError, ConfigError, DataError, DetectorError
 from detector.evaluate.coco import ClassScore, Scores
@@ -123,7 +124,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 def resolved(*argv: str) -> config.RunConfig | AutoRecipe:
-    return options.config_of(options.parse_train(["data", *argv]))
+    return resolving.config_of(options.parse_train(["data", *argv]))
 
 
 def settings(*argv: str) -> config.RunConfig:
@@ -225,6 +226,14 @@ def test_a_wrong_setting_is_named(argv: tuple[str, ...], message: str) -> None:
         settings(*argv)
     with pytest.raises(ConfigError, match=message.replace(".", r"\.").replace("(", r"\(")):
         resolved(*argv)  # by the automatic recipe
+
+
+@pytest.mark.parametrize(
+    ("argv", "is_named"),
+    [((), False), (("--lr", "1"), True), (("--set", "optim.lr=1"), True), (("--set", "optim={lr: 1}"), True)],
+)
+def test_who_chose_the_rate_is_known(argv: tuple[str, ...], is_named: bool) -> None:
+    assert resolving.names_lr(options.parse_train(["data", *argv])) == is_named
 
 
 # What reaches the functions

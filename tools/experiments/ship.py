@@ -31,8 +31,8 @@ from detector.data import coco, layout
 from detector.data.columns import Columns
 from detector.data.layout import SplitFiles
 from detector.model import model_file, precision
-from detector.options import decode_settings
 from detector.run import EvalOutcome
+from detector.settings import decode_settings
 from detector.train import run_status
 
 MOST_BYTES = 30_000_000
