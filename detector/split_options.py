@@ -12,8 +12,8 @@ from detector.options import AsJson, Debug, shown
 
 SPLIT_EXAMPLES = """\
 examples:
-  detector split annotations.json --images photos --out data
-  detector split annotations.json --images photos --out data --val 0.15 --test 0.15
+  detector split all.json --images photos --out data
+  detector split all.json --images photos --out data --val 0.15 --test 0.15
 """
 
 
