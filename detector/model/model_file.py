@@ -78,7 +78,14 @@ def write_thresholds(path: Path, thresholds: tuple[float, ...]) -> None:
     _write(path, dict(tensors), {**metadata, "thresholds": json.dumps(thresholds)})
 
 
-def write_half(source: Path, target: Path, dtype: torch.dtype, *, decode: Mapping[str, object] | None = None) -> None:
+def write_half(
+    source: Path,
+    target: Path,
+    dtype: torch.dtype,
+    *,
+    decode: Mapping[str, object] | None = None,
+    compute: str | None = None,
+) -> None:
     """Write a model file again, with weights of half the size; norms and biases, which are few, stay as they are.
 
     Args:
@@ -86,6 +93,7 @@ def write_half(source: Path, target: Path, dtype: torch.dtype, *, decode: Mappin
         target: The new one.
         dtype: Of the weights.
         decode: As for `load`; from then on they are the model's own.
+        compute: What setting `precision` is to be from now on; None leaves it.
 
     Raises:
         CheckpointError: as `load`; or a weight is beyond the range of `dtype`.
@@ -93,6 +101,8 @@ def write_half(source: Path, target: Path, dtype: torch.dtype, *, decode: Mappin
         OSError: it cannot be written.
     """
     config = load(source, decode=decode).config
+    if compute is not None:
+        config = config_file.override(config, {"precision": compute})
     tensors, metadata = read_tensors(source)
     halved = {
         name: tensor.to(dtype) if tensor.is_floating_point() and tensor.ndim > 1 else tensor

@@ -105,6 +105,7 @@ def test_the_card_says_what_was_measured(run_folder: Path, data: Path, tmp_path:
     assert "- Not for use." in card
     assert "learned from 5 images, " in card
     assert "recipe auto |" in card
+    assert "by the file itself on a CPU in float32" in card
     assert "commit `abc123`" in card
 
 

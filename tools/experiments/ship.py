@@ -36,6 +36,8 @@ from detector.settings import decode_settings
 from detector.train import run_status
 
 MOST_BYTES = 30_000_000
+COMPUTE = "float32"
+"""In bfloat16, which machines have or have not, scores differ by more than a thousandth of AP."""
 _USE = {"train": "learned from", "val": "best weights chosen on", "test": "tested on"}
 TIMED_IMAGES, WARM_UP = 30, 3
 CARD = """\
@@ -141,10 +143,12 @@ def _made(options: argparse.Namespace, target: Path, typed: str) -> tuple[Entry,
     splits = _splits(options)
     source: Path = options.run / ("best.safetensors" if "val" in splits else "last.safetensors")
     decode = decode_settings(options.settings)
-    model_file.write_half(source, target, getattr(torch, options.precision), decode=decode)
+    model_file.write_half(source, target, getattr(torch, options.precision), decode=decode, compute=COMPUTE)
     if target.stat().st_size > MOST_BYTES:
         raise SystemExit(f"{target.name}: {target.stat().st_size} bytes are more than {MOST_BYTES}")
-    scores, full = _score(target, options.data), _score(source, options.data, decode)
+    whole = target.with_name(f"whole-{target.name}")
+    model_file.write_half(source, whole, torch.float32, decode=decode, compute=COMPUTE)
+    scores, full = _score(target, options.data), _score(whole, options.data)
     command = _command(options.run, options.data)
     entry = Entry(
         file=target.name,
