@@ -131,5 +131,5 @@ def test_a_run_without_validation_split_ships_its_last_weights(data: Path, tmp_p
     card = (tmp_path / "w" / "tiny.md").read_text()
     assert "| data | learned from 5 images, " in card
     assert "best weights chosen on" not in card
-    assert "\nmade the data\ndetector train " in card
+    assert "\nmade the data\ndetector train" in card
     assert set(json.loads((tmp_path / "w" / "manifest.json").read_text())[0]["splits"]) == {"train", "test"}
