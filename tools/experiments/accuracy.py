@@ -4,7 +4,7 @@ Every row is the recipe with one thing taken away or put in, trained from random
 with several seeds, and scored on the validation split at the end. Results are kept in accuracy.jsonl beside this file;
 what is there is not run again:
 
-    python tools/experiments/accuracy.py --steps 800 --seeds 3        run what is missing, then rewrite the table
+    python tools/experiments/accuracy.py --steps 200 --seeds 3        run what is missing, then rewrite the table
     python tools/experiments/accuracy.py --only GIoU --only focal     these rows alone
     python tools/experiments/accuracy.py --table                      rewrite the table only
 """
@@ -77,4 +77,4 @@ STUDY = Study(
 
 
 if __name__ == "__main__":
-    STUDY.main(__doc__, steps=800)
+    STUDY.main(__doc__, steps=200)

@@ -5,8 +5,8 @@ same count of steps, the grid's best is chosen on the validation split, and both
 are kept in auto_fit.jsonl beside this file; what is there is not run again, so the script can be stopped and started at
 any time:
 
-    python tools/experiments/auto_fit.py --steps 1200 --seeds 1     run what is missing, then print the ratio
-    python tools/experiments/auto_fit.py --steps 1200 --table       print only
+    python tools/experiments/auto_fit.py --steps 600 --seeds 1      run what is missing, then print the ratio
+    python tools/experiments/auto_fit.py --steps 600 --table        print only
 """
 
 import argparse
@@ -80,7 +80,7 @@ def rows() -> tuple[Row, ...]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rows", type=int, default=None, help="only the first rows, to try the script")
     parser.add_argument("--only", choices=[kind.name for kind in generated.KINDS], help="this data set")
