@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from detector import benchmark_cli, cli, export_options, options, report_options, split_options
+from detector import cli
+from detector.cli import benchmarking, export_options, options, report_options, split_options
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
@@ -28,7 +29,7 @@ PARSERS = {
     "compare": report_options.parse_compare,
     "status": report_options.parse_status,
     "replay": report_options.parse_replay,
-    "benchmark": benchmark_cli.parse,
+    "benchmark": benchmarking.parse,
 }
 OURS = re.compile(r"(?:^|&& |; )(?:\$ )?(?:detector |make |python3? -m detector |python3? tools/)")
 

@@ -27,12 +27,12 @@ import torch
 
 from detector import Detector, files, run
 from detector.benchmark.environment import Environment
+from detector.cli.settings import decode_settings
 from detector.data import coco, layout
 from detector.data.columns import Columns
 from detector.data.layout import SplitFiles
 from detector.model import model_file, precision
 from detector.run import EvalOutcome
-from detector.settings import decode_settings
 from detector.train import run_status
 
 MOST_BYTES = 30_000_000

@@ -4,14 +4,15 @@ import json
 
 import pytest
 
-from detector import benchmark_cli, cli
+from detector import cli
 from detector.benchmark import networks
-from detector.benchmark_cli import Evaluate, Heads, Infer, Train
+from detector.cli import benchmarking
+from detector.cli.benchmarking import Evaluate, Heads, Infer, Train
 
 
 def test_the_examples_parse() -> None:
-    lines = [line.split() for line in benchmark_cli.EXAMPLES.splitlines() if line.startswith("  detector ")]
-    forms = [type(benchmark_cli.parse(argv)) for _, _, *argv in lines]
+    lines = [line.split() for line in benchmarking.EXAMPLES.splitlines() if line.startswith("  detector ")]
+    forms = [type(benchmarking.parse(argv)) for _, _, *argv in lines]
     assert len(forms) >= 5
     assert forms[:4] == [Train, Infer, Heads, Evaluate]
 
@@ -46,7 +47,7 @@ def test_options_reach_the_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(networks, "measure", measure)
     for argv in (["train", "--rounds", "3"], ["infer", "--image-size", "320", "--compile"]):
         with pytest.raises(StoppedError):
-            benchmark_cli.run(benchmark_cli.parse(argv), lambda _: None)
+            benchmarking.run(benchmarking.parse(argv), lambda _: None)
     assert asked == [
         networks.Settings(task="train", batch_size=4, image_size=640, rounds=3),
         networks.Settings(task="infer", batch_size=1, image_size=320, compile=True),

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from tyro import conf
 
-from detector import options
-from detector.options import AsJson, Debug, shown
+from detector.cli import options
+from detector.cli.options import AsJson, Debug, shown
 
 SPLIT_EXAMPLES = """\
 examples:

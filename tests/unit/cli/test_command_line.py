@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 import detector
-from detector import cli, config, config_file, export_options, options, recipes
-from detector import settings as resolving
+from detector import cli, config, config_file, recipes
 from detector.analysis.localization import Bias, LocalizationError
+from detector.cli import doors, export_options, options
+from detector.cli import settings as resolving
 from detector.errors import CheckpointError, ConfigError, DataError, DetectorError
 from detector.evaluate.coco import ClassScore, Scores
 from detector.fitting.choice import AutoRecipe
@@ -615,7 +616,7 @@ def test_help(capsys: pytest.CaptureFixture[str], flag: str) -> None:
 def test_version(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli.main(["--version"]) == 0
     assert capsys.readouterr().out == f"detector {metadata.version('detector')}\n"
-    assert "detector --version" in cli.HELP
+    assert "detector --version" in doors.HELP
 
     def absent(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
@@ -639,7 +640,7 @@ def test_no_command_shows_the_help_and_fails(capsys: pytest.CaptureFixture[str])
 def test_examples_parse(run: Run, monkeypatch: pytest.MonkeyPatch, form: str, examples: str) -> None:
     monkeypatch.setattr(config_file, "load", lambda path: recipes.small())
     lines = [
-        line.split() for line in [*examples.splitlines(), *cli.HELP.splitlines()] if line.startswith("  detector ")
+        line.split() for line in [*examples.splitlines(), *doors.HELP.splitlines()] if line.startswith("  detector ")
     ]
     assert len(lines) >= 3
     for _, *argv in lines:

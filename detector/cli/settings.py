@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import cast
 
 from detector import config_file, recipes
+from detector.cli.options import Train
 from detector.config import RunConfig
 from detector.errors import ConfigError
 from detector.fitting import choice
 from detector.fitting.choice import AutoRecipe
-from detector.options import Train
 from detector.recipes import RecipeName
 
 

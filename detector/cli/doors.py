@@ -1,7 +1,6 @@
-"""The command line: words to settings, results to standard output, errors to exit codes.
+"""The doors of the command line: `detector train` and `tools/train.py` both call `train` here.
 
-Every door is a function of this module: `detector train` and `tools/train.py` both call `train`. torch is imported when
-a command has understood its options, not before.
+torch is imported when a command has understood its options, not before.
 """
 
 import contextlib
@@ -17,9 +16,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from detector import benchmark_cli, commands, export_options, report_options, settings, split_options
-from detector import options as forms
-from detector.answer import Answer
+from detector.cli import benchmarking, commands, export_options, report_options, settings, split_options
+from detector.cli import options as forms
+from detector.cli.answer import Answer
 from detector.errors import ConfigError, DetectorError
 from detector.printable import visible
 
@@ -136,7 +135,7 @@ def replay(argv: Sequence[str] | None = None) -> int:
 
 
 def benchmark(argv: Sequence[str] | None = None) -> int:
-    return _door(benchmark_cli.parse, _benchmark, argv)
+    return _door(benchmarking.parse, _benchmark, argv)
 
 
 def _train(options: forms.Train) -> Answer:
@@ -261,8 +260,8 @@ def _replay(options: report_options.Replay) -> Answer:
     return Answer(text=outcome.text(), values=outcome.values())
 
 
-def _benchmark(options: benchmark_cli.Command) -> Answer:
-    return benchmark_cli.run(options, lambda line: _note("benchmark", line))
+def _benchmark(options: benchmarking.Command) -> Answer:
+    return benchmarking.run(options, lambda line: _note("benchmark", line))
 
 
 def _door(

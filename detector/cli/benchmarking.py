@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 from tyro import conf
 
-from detector import options
-from detector.answer import Answer
+from detector.cli import options
+from detector.cli.answer import Answer
+from detector.cli.options import AsJson, Debug, Device
 from detector.errors import ConfigError
-from detector.options import AsJson, Debug, Device
 
 EXAMPLES = """\
 examples:

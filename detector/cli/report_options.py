@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from tyro import conf
 
-from detector import options
-from detector.options import AsJson, Debug, Device, Imports, shown
+from detector.cli import options
+from detector.cli.options import AsJson, Debug, Device, Imports, shown
 
 REPORT_EXAMPLES = """\
 examples:

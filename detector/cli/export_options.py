@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from tyro import conf
 
-from detector import options
-from detector.options import AsJson, Debug, Imports, Settings, shown
+from detector.cli import options
+from detector.cli.options import AsJson, Debug, Imports, Settings, shown
 
 EXPORT_EXAMPLES = """\
 examples:

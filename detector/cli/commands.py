@@ -3,14 +3,14 @@
 import sys
 from typing import TYPE_CHECKING
 
-from detector.answer import Answer
+from detector.cli.answer import Answer
+from detector.cli.export_options import Export
+from detector.cli.options import Train
+from detector.cli.report_options import Compare, Report
+from detector.cli.settings import decode_settings, names_lr
+from detector.cli.split_options import Split
 from detector.errors import ConfigError
-from detector.export_options import Export
-from detector.options import Train
 from detector.printable import visible
-from detector.report_options import Compare, Report
-from detector.settings import decode_settings, names_lr
-from detector.split_options import Split
 
 if TYPE_CHECKING:
     from detector.config import RunConfig
