@@ -16,6 +16,7 @@ from detector.evaluate import coco as coco_scores
 from detector.evaluate.results import Results
 from detector.run import scoring, thresholds
 from detector.run.data_paths import DataPaths
+from detector.train import run_status
 from detector.train.run_folder import RunFolder
 
 
@@ -42,7 +43,7 @@ class Place:
             if model.is_file():
                 return cls(given=given, model=model, run=given)
         what = "holds no best.safetensors" if given.is_dir() else "no such run folder or model file"
-        raise CheckpointError(f"{given}: {what}; name the folder of a training run, or a model file")
+        raise CheckpointError(f"{given}: {what}; {run_status.advice(given)}, or a model file")
 
     def fingerprints(self) -> Mapping[str, Mapping[str, Any]]:
         """The splits that the run saw; none for a model alone."""
@@ -67,9 +68,7 @@ class Place:
             raise ConfigError(f"{self.given}: the run saw no {name} data; name a data folder, or another --split")
         annotations = Path(str(seen["annotations"]))
         if not annotations.is_file():
-            # Earlier versions noted paths as they were given.
-            said = "no longer there;" if annotations.is_absolute() else "not found from here; start where it ran, or"
-            raise ConfigError(f"{annotations}: the {name} data of the run are {said} name the data folder")
+            raise ConfigError(f"{annotations}: the {name} data of the run are no longer there; name the data folder")
         return layout.explicit(annotations)
 
 

@@ -63,9 +63,15 @@ def read(folder: Path) -> Status:
         known = {one.name for one in fields(Status)}
         return Status(**{key: value for key, value in tree.items() if key in known})
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name the folder of a run") from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); {advice(folder)}") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: is no status of a run ({error})") from error
+
+
+def advice(folder: Path) -> str:
+    """What to name in place of a folder that is no run; that of a learning curve holds several."""
+    inside = sorted(folder.glob(f"*/{FILE}"))
+    return f"name the folder of a run{f', such as {inside[-1].parent}' if inside else ''}"
 
 
 def change(folder: Path, *, state: State, reason: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from detector import Detector
-from detector.cli import compare, evaluate, predict, report
+from detector.cli import compare, evaluate, main, predict, report
 from detector.data import coco
 from detector.errors import DetectorError
 from detector.model import model_file
@@ -185,15 +185,19 @@ def test_report_finds_the_data_from_elsewhere(
     monkeypatch.chdir(data)
     noted = run_folders.fingerprint(Path("val.json"), Path("images"), images=3, objects=9)
     assert noted.annotations == str(data / "val.json")
-    content = json.loads((run / "data.json").read_text())
-    content["splits"]["val"]["annotations"] = "shapes/val.json"  # as earlier versions noted it
-    (run / "data.json").write_text(json.dumps(content))
     monkeypatch.chdir(tmp_path)
-    assert report([str(run)]) == 2
-    said = capsys.readouterr().err
-    assert "shapes/val.json: the val data of the run are not found from here; start where it ran, or name" in said
-    (tmp_path / "shapes").symlink_to(data)
     assert report([str(run)]) == 0
+    content = json.loads((run / "data.json").read_text())
+    content["splits"]["val"]["annotations"] = str(tmp_path / "gone.json")
+    (run / "data.json").write_text(json.dumps(content))
+    assert report([str(run)]) == 2
+    assert f"{tmp_path}/gone.json: the val data of the run are no longer there; name" in capsys.readouterr().err
+
+
+def test_the_folder_above_runs_is_answered_with_one_of_them(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["report"], ["status"]):
+        assert main([*command, str(run.parent)]) != 0
+        assert f"name the folder of a run, such as {run}" in capsys.readouterr().err
 
 
 def test_report_writes_over_nothing_of_others(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
