@@ -1,13 +1,16 @@
-"""What `train`, `export`, `report` and `compare` do with their options; `cli` opens the door to them."""
+"""What each command does with its options. torch is imported inside them, once the options are understood."""
 
 import sys
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
+from detector.cli import options as forms
 from detector.cli.answer import Answer
 from detector.cli.export_options import Export
 from detector.cli.options import Train
-from detector.cli.report_options import Compare, Report
-from detector.cli.settings import decode_settings, names_lr
+from detector.cli.report_options import Compare, Replay, Report, Status
+from detector.cli.settings import config_of, decode_settings, names_lr
 from detector.cli.split_options import Split
 from detector.errors import ConfigError
 from detector.printable import visible
@@ -23,7 +26,33 @@ FAILED = 1
 _SHOWN = 8
 
 
-def train(data: "DataPaths", config: "RunConfig | AutoRecipe", options: Train) -> Answer:
+def train(options: Train) -> Answer:
+    if options.resume and options.out is None:
+        from detector.train import run_folder
+
+        options = replace(options, out=run_folder.last_unfinished())
+    config = config_of(options)
+    forms.check_train(options)
+
+    from detector import run
+
+    if forms.names_data(options):
+        data = run.DataPaths(
+            folder=options.data, train_json=options.train_json, val_json=options.val_json, images=options.images
+        )
+    else:
+        assert options.out is not None
+        data = run.DataPaths.of_run(options.out, val_json=options.val_json, images=options.images)
+    if options.smoke:
+        return _smoke(data, config, options)
+    if options.learning_curve:
+        return _learning_curve(data, config, options)
+    if options.dry_run:
+        return _dry_run(data, config, options)
+    return _trained(data, config, options)
+
+
+def _trained(data: "DataPaths", config: "RunConfig | AutoRecipe", options: Train) -> Answer:
     from detector import run
     from detector.evaluate import text
 
@@ -56,7 +85,7 @@ def train(data: "DataPaths", config: "RunConfig | AutoRecipe", options: Train) -
     )
 
 
-def dry_run(data: "DataPaths", config: "RunConfig | AutoRecipe", options: Train) -> Answer:
+def _dry_run(data: "DataPaths", config: "RunConfig | AutoRecipe", options: Train) -> Answer:
     from detector import run
 
     found = run.forecast(
@@ -71,14 +100,14 @@ def dry_run(data: "DataPaths", config: "RunConfig | AutoRecipe", options: Train)
     return Answer(text="\n".join(found.lines()), values=found.values())
 
 
-def smoke(data: "DataPaths", config: "RunConfig | AutoRecipe", options: Train) -> Answer:
+def _smoke(data: "DataPaths", config: "RunConfig | AutoRecipe", options: Train) -> Answer:
     from detector import run
 
     outcome = run.smoke(data, config, init=options.init, device=options.device, say=_say)
     return Answer(text=outcome.text(), values=outcome.values(), exit_code=0 if outcome.passed else FAILED)
 
 
-def learning_curve(data: "DataPaths", config: "RunConfig | AutoRecipe", options: Train) -> Answer:
+def _learning_curve(data: "DataPaths", config: "RunConfig | AutoRecipe", options: Train) -> Answer:
     from detector import run
 
     outcome = run.learning_curve(data, config, out=options.out, init=options.init, device=options.device, say=_say)
@@ -98,13 +127,92 @@ def _auto_batch(options: Train) -> "Auto | None":
     return run.Auto(keep_lr=names_lr(options)) if options.batch_size == "auto" else None
 
 
-def thresholds(outcome: "EvalOutcome") -> str:
+def evaluate(options: forms.Evaluate) -> Answer:
+    files = forms.results_files(options)
+    if files is not None:
+        return _evaluate_files(*files, options.engine)
+    if not options.checkpoints or (options.data is None and options.annotations is None):
+        raise ConfigError("eval needs CHECKPOINT and DATA (or --annotations), or --ground-truth and --predictions")
+    forms.check_eval_data(options)
+
+    from detector import run
+    from detector.evaluate import text
+
+    data = run.DataPaths(folder=options.data, annotations=options.annotations, images=options.images)
+    outcome = run.evaluate(
+        options.checkpoints,
+        data,
+        split=options.split,
+        out=options.out,
+        device=options.device,
+        engine=options.engine,
+        write_thresholds=options.write_thresholds,
+        decode=decode_settings(options.settings),
+    )
+    return Answer(
+        text=f"{text.table(outcome.scores, outcome.intervals)}\n\n{_thresholds(outcome)}"
+        f"results  {outcome.results_path}",
+        values={
+            "scores": text.as_json(outcome.scores, outcome.intervals),
+            "results": str(outcome.results_path),
+            "scores_file": str(outcome.scores_path),
+            "unreadable": list(outcome.unreadable),
+            "thresholds": {one.name: one.point.threshold for one in outcome.thresholds},
+            "thresholds_reached": {one.name: one.is_reached for one in outcome.thresholds},
+        },
+        warnings=tuple(f"its objects count as missed: {reason}" for reason in outcome.unreadable),
+        is_said=outcome.is_first,
+    )
+
+
+def _evaluate_files(ground_truth: Path, predictions: Path, engine: Literal["hotcoco", "pycocotools"]) -> Answer:
+    from detector import run
+    from detector.evaluate import text
+
+    scores, intervals = run.evaluate_files(ground_truth, predictions, engine=engine)
+    values = {"scores": text.as_json(scores, intervals), "results": str(predictions)}
+    return Answer(text=text.table(scores, intervals), values=values)
+
+
+def _thresholds(outcome: "EvalOutcome") -> str:
     """Lines on the thresholds that eval wrote, where it did."""
     if not outcome.thresholds:
         return ""
     from detector.run import thresholds as chosen
 
     return "\n".join(["thresholds in the model file:", *chosen.lines(outcome.thresholds), "", ""])
+
+
+def predict(options: forms.Predict) -> Answer:
+    if not options.checkpoints or not options.sources:
+        raise ConfigError("predict needs a CHECKPOINT and at least one SOURCE: an image, a folder or a glob pattern")
+    if options.score is not None and not 0 <= options.score <= 1:
+        raise ConfigError(f"--score must be between 0 and 1, got {options.score}")
+
+    from detector import run
+
+    outcome = run.predict(
+        options.checkpoints,
+        options.sources,
+        out=options.out,
+        score=options.score,
+        device=options.device,
+        decode=decode_settings(options.settings),
+        compile_network=options.compile,
+        say=lambda line: _say(f"predict: {line}"),
+    )
+    images = "1 image" if outcome.num_images == 1 else f"{outcome.num_images} images"
+    return Answer(
+        text=f"objects   {outcome.num_detections} in {images}\npictures  {outcome.folder}",
+        values={
+            "folder": str(outcome.folder),
+            "num_images": outcome.num_images,
+            "num_detections": outcome.num_detections,
+            "unreadable": list(outcome.unreadable),
+        },
+        warnings=tuple(f"left out: {reason}" for reason in outcome.unreadable),
+        is_said=outcome.is_first,
+    )
 
 
 def export(options: Export) -> Answer:
@@ -138,7 +246,8 @@ def split(options: Split) -> Answer:
             "missing_classes": {name: list(names) for name, names in outcome.missing.items()},
         },
         warnings=tuple(
-            f"{name} has no object of {', '.join(names[:_SHOWN])}{' and more' * (len(names) > _SHOWN)}"
+            f"{name} has no object of {', '.join(names[:_SHOWN])}{' and more' * (len(names) > _SHOWN)}: too few images "
+            f"{'have one' if name == 'train' else f'have one, or --{name} is too small'}"
             for name, names in outcome.missing.items()
             if names
         ),
@@ -218,6 +327,23 @@ def _refuse_beside_results(options: Compare) -> None:
     for name, is_given in of_models.items():
         if is_given:
             raise ConfigError(f"{name} has no meaning beside --ground-truth; leave it out")
+
+
+def status(options: Status) -> Answer:
+    from detector.train import lock, run_status
+
+    found = run_status.read(options.run)
+    is_alive = lock.is_held(options.run)
+    return Answer(
+        text=run_status.describe(options.run, found, is_alive=is_alive), values={**asdict(found), "is_alive": is_alive}
+    )
+
+
+def replay(options: Replay) -> Answer:
+    from detector import run
+
+    outcome = run.replay(options.file)
+    return Answer(text=outcome.text(), values=outcome.values())
 
 
 def _say(line: str) -> None:

@@ -11,12 +11,12 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-from detector.cli import benchmarking, commands, export_options, report_options, settings, split_options
+from detector.cli import benchmarking, commands, export_options, report_options, split_options
 from detector.cli import options as forms
 from detector.cli.answer import Answer
 from detector.errors import ConfigError, DetectorError
@@ -26,24 +26,13 @@ Options = TypeVar("Options", bound=forms.Form)
 
 INTERRUPTED = commands.SIGNALLED + signal.SIGINT
 
-COMMANDS = ("train", "eval", "predict", "split", "export", "report", "compare", "status", "replay", "benchmark")
-
-HELP = """\
+_ABOUT = """\
 usage: detector COMMAND ...
 
 Train, score and use an object detector on images with a COCO JSON.
 
 commands:
-  train      Train on a data set; writes a run folder with the best model.
-  eval       Score a model, or a COCO results file, against ground truth.
-  predict    Find objects in images; writes pictures and a COCO results file.
-  split      Deal one COCO file into training, validation and test split.
-  export     Write a model file of half the size.
-  report     Write one HTML file about a run: scores, errors, pictures, data.
-  compare    Say whether the second of two models is better, and where.
-  status     Say how a training run stands.
-  replay     Compute a step again that was not finite.
-  benchmark  Measure this program: speed beside others, heads, files.
+{commands}
 
 `detector COMMAND --help` lists the options of a command, `detector --version`
 says which version this is.
@@ -62,20 +51,8 @@ exit codes:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; a wrong option and a command's --help leave through SystemExit."""
     command, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
-    doors = {
-        "train": train,
-        "eval": evaluate,
-        "predict": predict,
-        "split": split,
-        "export": export,
-        "report": report,
-        "compare": compare,
-        "status": status,
-        "replay": replay,
-        "benchmark": benchmark,
-    }
-    if command in doors:
-        return doors[command](rest)
+    if command in COMMANDS:
+        return COMMANDS[command].door(rest)
     if command in ("-h", "--help", "--version"):
         with _reader_may_leave():
             sys.stdout.write(f"detector {_version()}\n" if command == "--version" else HELP)
@@ -99,15 +76,15 @@ def _version() -> str:
 
 
 def train(argv: Sequence[str] | None = None) -> int:
-    return _door(forms.parse_train, _train, argv)
+    return _door(forms.parse_train, commands.train, argv)
 
 
 def evaluate(argv: Sequence[str] | None = None) -> int:
-    return _door(forms.parse_evaluate, _evaluate, argv)
+    return _door(forms.parse_evaluate, commands.evaluate, argv)
 
 
 def predict(argv: Sequence[str] | None = None) -> int:
-    return _door(forms.parse_predict, _predict, argv)
+    return _door(forms.parse_predict, commands.predict, argv)
 
 
 def split(argv: Sequence[str] | None = None) -> int:
@@ -127,141 +104,40 @@ def compare(argv: Sequence[str] | None = None) -> int:
 
 
 def status(argv: Sequence[str] | None = None) -> int:
-    return _door(report_options.parse_status, _status, argv)
+    return _door(report_options.parse_status, commands.status, argv)
 
 
 def replay(argv: Sequence[str] | None = None) -> int:
-    return _door(report_options.parse_replay, _replay, argv)
+    return _door(report_options.parse_replay, commands.replay, argv)
 
 
 def benchmark(argv: Sequence[str] | None = None) -> int:
-    return _door(benchmarking.parse, _benchmark, argv)
-
-
-def _train(options: forms.Train) -> Answer:
-    if options.resume and options.out is None:
-        from detector.train import run_folder
-
-        options = replace(options, out=run_folder.last_unfinished())
-    config = settings.config_of(options)
-    forms.check_train(options)
-
-    from detector import run
-
-    if forms.names_data(options):
-        data = run.DataPaths(
-            folder=options.data, train_json=options.train_json, val_json=options.val_json, images=options.images
-        )
-    else:
-        assert options.out is not None
-        data = run.DataPaths.of_run(options.out, val_json=options.val_json, images=options.images)
-    if options.smoke:
-        return commands.smoke(data, config, options)
-    if options.learning_curve:
-        return commands.learning_curve(data, config, options)
-    if options.dry_run:
-        return commands.dry_run(data, config, options)
-    return commands.train(data, config, options)
-
-
-def _evaluate(options: forms.Evaluate) -> Answer:
-    files = forms.results_files(options)
-    if files is not None:
-        return _evaluate_files(*files, options.engine)
-    if not options.checkpoints or (options.data is None and options.annotations is None):
-        raise ConfigError("eval needs CHECKPOINT and DATA (or --annotations), or --ground-truth and --predictions")
-    forms.check_eval_data(options)
-
-    from detector import run
-    from detector.evaluate import text
-
-    data = run.DataPaths(folder=options.data, annotations=options.annotations, images=options.images)
-    outcome = run.evaluate(
-        options.checkpoints,
-        data,
-        split=options.split,
-        out=options.out,
-        device=options.device,
-        engine=options.engine,
-        write_thresholds=options.write_thresholds,
-        decode=settings.decode_settings(options.settings),
-    )
-    return Answer(
-        text=f"{text.table(outcome.scores, outcome.intervals)}\n\n{commands.thresholds(outcome)}"
-        f"results  {outcome.results_path}",
-        values={
-            "scores": text.as_json(outcome.scores, outcome.intervals),
-            "results": str(outcome.results_path),
-            "scores_file": str(outcome.scores_path),
-            "unreadable": list(outcome.unreadable),
-            "thresholds": {one.name: one.point.threshold for one in outcome.thresholds},
-            "thresholds_reached": {one.name: one.is_reached for one in outcome.thresholds},
-        },
-        warnings=tuple(f"its objects count as missed: {reason}" for reason in outcome.unreadable),
-        is_said=outcome.is_first,
+    return _door(
+        benchmarking.parse, lambda options: benchmarking.run(options, lambda line: _note("benchmark", line)), argv
     )
 
 
-def _evaluate_files(ground_truth: Path, predictions: Path, engine: Literal["hotcoco", "pycocotools"]) -> Answer:
-    from detector import run
-    from detector.evaluate import text
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """What can be typed after `detector`."""
 
-    scores, intervals = run.evaluate_files(ground_truth, predictions, engine=engine)
-    values = {"scores": text.as_json(scores, intervals), "results": str(predictions)}
-    return Answer(text=text.table(scores, intervals), values=values)
-
-
-def _predict(options: forms.Predict) -> Answer:
-    if not options.checkpoints or not options.sources:
-        raise ConfigError("predict needs a CHECKPOINT and at least one SOURCE: an image, a folder or a glob pattern")
-    if options.score is not None and not 0 <= options.score <= 1:
-        raise ConfigError(f"--score must be between 0 and 1, got {options.score}")
-
-    from detector import run
-
-    outcome = run.predict(
-        options.checkpoints,
-        options.sources,
-        out=options.out,
-        score=options.score,
-        device=options.device,
-        decode=settings.decode_settings(options.settings),
-        compile_network=options.compile,
-        say=lambda line: _note("predict", line),
-    )
-    images = "1 image" if outcome.num_images == 1 else f"{outcome.num_images} images"
-    return Answer(
-        text=f"objects   {outcome.num_detections} in {images}\npictures  {outcome.folder}",
-        values={
-            "folder": str(outcome.folder),
-            "num_images": outcome.num_images,
-            "num_detections": outcome.num_detections,
-            "unreadable": list(outcome.unreadable),
-        },
-        warnings=tuple(f"left out: {reason}" for reason in outcome.unreadable),
-        is_said=outcome.is_first,
-    )
+    door: Callable[[Sequence[str] | None], int]
+    does: str
 
 
-def _status(options: report_options.Status) -> Answer:
-    from detector.train import lock, run_status
-
-    found = run_status.read(options.run)
-    is_alive = lock.is_held(options.run)
-    return Answer(
-        text=run_status.describe(options.run, found, is_alive=is_alive), values={**asdict(found), "is_alive": is_alive}
-    )
-
-
-def _replay(options: report_options.Replay) -> Answer:
-    from detector import run
-
-    outcome = run.replay(options.file)
-    return Answer(text=outcome.text(), values=outcome.values())
-
-
-def _benchmark(options: benchmarking.Command) -> Answer:
-    return benchmarking.run(options, lambda line: _note("benchmark", line))
+COMMANDS: Mapping[str, Command] = {
+    "train": Command(door=train, does="Train on a data set; writes a run folder with the best model."),
+    "eval": Command(door=evaluate, does="Score a model, or a COCO results file, against ground truth."),
+    "predict": Command(door=predict, does="Find objects in images; writes pictures and a COCO results file."),
+    "split": Command(door=split, does="Deal one COCO file into training, validation and test split."),
+    "export": Command(door=export, does="Write a model file of half the size."),
+    "report": Command(door=report, does="Write one HTML file about a run: scores, errors, pictures, data."),
+    "compare": Command(door=compare, does="Say whether the second of two models is better, and where."),
+    "status": Command(door=status, does="Say how a training run stands."),
+    "replay": Command(door=replay, does="Compute a step again that was not finite."),
+    "benchmark": Command(door=benchmark, does="Measure this program: speed beside others, heads, files."),
+}
+HELP = _ABOUT.format(commands="\n".join(f"  {name:<10} {command.does}" for name, command in COMMANDS.items()))
 
 
 def _door(

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -39,6 +39,14 @@ def read_json(path: Path) -> dict[str, Any]:
     for kind in ("image", "annotation", "category"):
         records.table(path, made, kind)
     return made
+
+
+def part(tree: Mapping[str, Any], rows: Iterable[int]) -> dict[str, Any]:
+    """A COCO file's content with some of its images and their annotations, as they are written; ids must be sound."""
+    images = [tree["images"][row] for row in rows]
+    ids = {records.whole_number(image["id"]) for image in images}
+    kept = [one for one in tree["annotations"] if records.whole_number(one["image_id"]) in ids]
+    return {**tree, "images": images, "annotations": kept}
 
 
 def _name_not_finite(path: Path, error: json_file.NotFiniteError) -> None:

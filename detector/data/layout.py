@@ -44,7 +44,9 @@ def find(folder: Path, split: str, *, advice: str = FOR_TRAIN) -> SplitFiles:
             raise DataError(f"{folder}: several annotation files for split {split!r}: {listed}; {advice}")
         if annotations:
             return SplitFiles(annotations=annotations[0], images=_image_root(annotations[0], roots))
-    raise DataError(f"{_nothing_found(folder, split)}; {advice}")
+    present = available_splits(folder) if advice == FOR_EVAL else ()
+    other = f"give --split {present[-1]}, or " if present else ""
+    raise DataError(f"{_nothing_found(folder, split)}; {other}{advice}")
 
 
 def explicit(annotations: Path, images: Path | None = None) -> SplitFiles:

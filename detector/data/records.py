@@ -122,17 +122,22 @@ def whole_numbers(rows: Table, key: str) -> tuple[NDArray[np.int64], list[int]]:
 
 
 def _whole(rows: RecordTable, position: int, key: str, value: object) -> int:
-    number = value
-    if isinstance(number, str):
-        try:
-            number = float(number) if "." in number else int(number)
-        except ValueError:
-            number = None
-    if isinstance(number, float) and number.is_integer():
-        number = int(number)
-    if type(number) is not int:
+    number = whole_number(value)
+    if number is None:
         raise rows.error(position, f"{key} must be a whole number, found {_kind(value)}; correct it")
     return number
+
+
+def whole_number(value: object) -> int | None:
+    """An id, which some files write as text or with a point; None where it is none."""
+    if isinstance(value, str):
+        try:
+            value = float(value) if "." in value else int(value)
+        except ValueError:
+            return None
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if type(value) is int else None
 
 
 def sizes(rows: Table) -> tuple[NDArray[np.int64], list[int], list[int]]:

@@ -1,6 +1,7 @@
 """Deal one COCO file into training, validation and test split."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from detector import files
 from detector.data import coco, layout
 from detector.data.columns import Columns, subset
 from detector.errors import ConfigError, DataError
-from detector.fitting import sampling
+from detector.fitting import dealing
 from detector.train import run_folder
 
 
@@ -32,8 +33,8 @@ def split(
 ) -> SplitOutcome:
     """Write `train.json`, `val.json` and, if wanted, `test.json` into a new folder, with a link to the images.
 
-    Images are dealt at random. Training gets an image of every class before the others do, and files of one name stay
-    together. Records are written as they are.
+    Images are dealt at random, but each split gets one of every class as far as there are any, training first. Records
+    are written as they are.
 
     Args:
         annotations: The COCO file.
@@ -47,25 +48,22 @@ def split(
         ConfigError: the shares leave nothing to a split, or the folder cannot be written.
         DataError: the file is wrong, or has too few images.
     """
-    _require_shares(val, test)
+    _require_sound(val, test, seed)
     run_folder.require_free(out)
     source = layout.explicit(annotations, images)
     columns = coco.read(source.annotations, source.images)
-    rows = _dealt(columns, val, test, seed)
+    shares = {"train": 1 - val - test, "val": val} | ({"test": test} if test else {})
+    rows = dealing.deal(columns, shares, seed)
     for name, of_split in rows.items():
         if not of_split:
+            num_files = len({columns.file_name(row) for row in range(len(columns))})
             raise DataError(
-                f"{annotations}: has {len(columns)} images, which leaves none for {name}; change the shares"
+                f"{annotations}: names {num_files} image file{'s' * (num_files != 1)}, which leaves none for {name}; "
+                f"{'change the shares' if num_files >= len(rows) else 'give more images'}"
             )
     tree = coco.read_json(source.annotations)
-    parts = {name: _only(tree, of_split) for name, of_split in rows.items()}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, part in parts.items():
-            files.write_text(out / f"{name}.json", json.dumps(part))
-        (out / "images").symlink_to(source.images.resolve(), target_is_directory=True)
-    except OSError as error:
-        raise ConfigError(files.no_output(out, error)) from error
+    parts = {name: coco.part(tree, of_split) for name, of_split in rows.items()}
+    _write(out, parts, source.images)
     return SplitOutcome(
         folder=out,
         images={name: len(part["images"]) for name, part in parts.items()},
@@ -74,41 +72,34 @@ def split(
     )
 
 
-def _require_shares(val: float, test: float) -> None:
+def _require_sound(val: float, test: float, seed: int) -> None:
     if not 0 < val < 1:
         raise ConfigError(f"--val must be between 0 and 1, got {val:g}")
     if not 0 <= test < 1:
         raise ConfigError(f"--test must be at least 0 and below 1, got {test:g}")
     if val + test >= 1:
         raise ConfigError(f"--val {val:g} and --test {test:g} leave nothing to train on; make them smaller")
+    if seed < 0:
+        raise ConfigError(f"--seed must be at least 0, got {seed}")
 
 
-def _dealt(columns: Columns, val: float, test: float, seed: int) -> dict[str, list[int]]:
-    """Rows of each split, ascending."""
-    train = sampling.part(columns, 1 - val - test, seed)
-    rest = np.setdiff1d(np.arange(len(columns)), train)
-    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(3,))))
-    shuffled: list[int] = rng.permutation(rest).tolist()
-    num_val = round(len(rest) * val / (val + test))
-    dealt = {"train": train, "val": shuffled[:num_val]} | ({"test": shuffled[num_val:]} if test else {})
-    split_of: dict[str, str] = {}
-    for name, rows in dealt.items():
-        for row in rows:
-            split_of.setdefault(columns.file_name(row), name)
-    return {name: [row for row in range(len(columns)) if split_of[columns.file_name(row)] == name] for name in dealt}
-
-
-def _only(tree: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
-    """The file with some of its images and their annotations."""
-    images = [tree["images"][row] for row in rows]
-    ids = {_number(image["id"]) for image in images}
-    kept = [one for one in tree["annotations"] if _number(one["image_id"]) in ids]
-    return {**tree, "images": images, "annotations": kept}
-
-
-def _number(written: Any) -> int:
-    """An id, which some files write as text or with a point."""
-    return int(written) if isinstance(written, int) else int(float(written))
+def _write(out: Path, parts: Mapping[str, Mapping[str, Any]], images: Path) -> None:
+    """The link first: where that cannot be made, nothing is left behind."""
+    was_there = out.is_dir()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        # A relative one holds where both are moved or mounted together.
+        target = os.path.relpath(images.resolve(), out.resolve())
+        (out / "images").symlink_to(target, target_is_directory=True)
+    except OSError as error:
+        if out.is_dir() and not was_there:
+            out.rmdir()
+        raise ConfigError(f"{files.no_output(out, error)} (a link to the images is made there)") from error
+    try:
+        for name, part in parts.items():
+            files.write_text(out / f"{name}.json", json.dumps(part))
+    except OSError as error:
+        raise ConfigError(files.no_output(out, error)) from error
 
 
 def _missing(columns: Columns, rows: Sequence[int]) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """One COCO file becomes a data set with splits, and nothing of the user's changes."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from detector import cli, files
+from detector.data import coco
 from detector.errors import ConfigError, DataError
 from detector.run import split
 from tests.integration import shapes
@@ -62,18 +64,28 @@ def test_the_seed_decides(file: Path, tmp_path: Path) -> None:
     assert names[0] == names[1] != names[2]
 
 
-def test_training_has_every_class_and_what_the_others_lack_is_said(
+def test_each_split_has_every_class_as_far_as_there_are_images_of_it(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tree = read(file)
-    tree["categories"].append({"id": 77, "name": "rare"})
-    tree["annotations"][0]["category_id"] = 77
+    tree["categories"] += [{"id": 77, "name": "once"}, {"id": 78, "name": "twice"}]
+    images = [image["id"] for image in tree["images"]]
+    box = {"bbox": [1, 1, 20, 20], "area": 400, "iscrowd": 0}
+    tree["annotations"] += [
+        {"id": 9000 + k, "image_id": images[place], "category_id": label, **box}
+        for k, (place, label) in enumerate(((3, 77), (5, 78), (11, 78)))
+    ]
     file.write_text(json.dumps(tree), encoding="utf-8")
     for seed in range(6):
         out = tmp_path / str(seed)
-        assert cli.main(["split", str(file), "--out", str(out), "--val", "0.5", "--seed", str(seed)]) == 0
-        assert any(one["category_id"] == 77 for one in read(out / "train.json")["annotations"])
-        assert "warning: val has no object of rare" in capsys.readouterr().err
+        assert cli.main(["split", str(file), "--out", str(out), "--val", "0.1", "--seed", str(seed)]) == 0
+        train, val = (
+            {one["category_id"] for one in read(out / f"{name}.json")["annotations"]} for name in ("train", "val")
+        )
+        assert {77, 78} <= train
+        assert 78 in val
+        said = capsys.readouterr().err
+        assert "warning: val has no object of once: too few images have one, or --val is too small" in said
 
 
 def test_one_file_is_never_in_two_splits(file: Path, tmp_path: Path) -> None:
@@ -88,12 +100,34 @@ def test_one_file_is_never_in_two_splits(file: Path, tmp_path: Path) -> None:
 
 
 def test_ids_may_be_written_as_text(file: Path, tmp_path: Path) -> None:
+    """Also above 2**53, where a float holds every other number only."""
     tree = read(file)
     for one in tree["annotations"]:
-        one["image_id"] = str(one["image_id"])
+        one["image_id"] = str(one["image_id"] + 2**53)
+    for image in tree["images"]:
+        image["id"] = str(image["id"] + 2**53)
     file.write_text(json.dumps(tree), encoding="utf-8")
     outcome = split(file, None, tmp_path / "data", val=0.3)
     assert sum(outcome.objects.values()) == len(tree["annotations"])
+    for name in ("train", "val"):
+        part = read(tmp_path / "data" / f"{name}.json")
+        assert {one["image_id"] for one in part["annotations"]} <= {image["id"] for image in part["images"]}
+
+
+def test_both_may_be_moved_together(file: Path, tmp_path: Path) -> None:
+    split(file, None, file.parent / "data", val=0.3)
+    moved = file.parent.rename(tmp_path / "moved")
+    assert coco.read(moved / "data" / "val.json", moved / "data" / "images").report.missing_files == 0
+
+
+def test_where_no_link_can_be_made_nothing_is_left(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    with pytest.raises(ConfigError, match=r"Operation not permitted.*choose another --out .a link to the images"):
+        split(file, None, tmp_path / "data", val=0.3)
+    assert not (tmp_path / "data").exists()
 
 
 @pytest.mark.parametrize(
@@ -102,9 +136,10 @@ def test_ids_may_be_written_as_text(file: Path, tmp_path: Path) -> None:
         (["--val", "0"], "--val must be between 0 and 1, got 0"),
         (["--test", "-0.1"], "--test must be at least 0 and below 1"),
         (["--val", "0.6", "--test", "0.4"], "leave nothing to train on"),
+        (["--seed", "-1"], "--seed must be at least 0, got -1"),
     ],
 )
-def test_absurd_shares_are_refused(
+def test_absurd_numbers_are_refused(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     assert cli.main(["split", str(file), "--out", str(tmp_path / "data"), *words]) == 2
@@ -115,6 +150,12 @@ def test_absurd_shares_are_refused(
 def test_a_folder_of_somebody_else_and_too_few_images_are_refused(file: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not an empty folder"):
         split(file, None, file.parent, val=0.2)
-    with pytest.raises(DataError, match="has 20 images, which leaves none for test"):
+    with pytest.raises(DataError, match="names 20 image files, which leaves none for test; change the shares"):
         split(file, None, tmp_path / "data", val=0.2, test=0.001)
+    tree = read(file)
+    for image in tree["images"]:
+        image["file_name"] = tree["images"][0]["file_name"]
+    file.write_text(json.dumps(tree), encoding="utf-8")
+    with pytest.raises(DataError, match="names 1 image file, which leaves none for val; give more images"):
+        split(file, None, tmp_path / "data", val=0.2)
     assert not (tmp_path / "data").exists()
