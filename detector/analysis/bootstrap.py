@@ -58,7 +58,7 @@ def num_samples(num_detections: int) -> int:
 
 
 def draw(matches: Matches, samples: int | None = None) -> Draws:
-    """Score resamplings of the images. The same number of images and samples gives the same resamplings."""
+    """Score resamplings of the images. The same number of images gives the same resamplings in the same order."""
     count = num_samples(len(matches)) if samples is None else samples
     rng = np.random.default_rng(_SEED)
     images = matches.num_images

@@ -1,7 +1,8 @@
 """How a score grows with the number of images: error = a * n ** -b + c (Hestness et al. 2017, section 2).
 
 Three points cannot tell c, the error that no labels would remove. The middle of a forecast takes it as 0, as if AP 1
-could be reached; its interval covers everything from there to half of the last error.
+could be reached; its interval covers everything from there to half of the last error. All points are measured on the
+same images, so that what makes those easy or hard moves them together.
 """
 
 import math
@@ -10,10 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-DRAWS = 1000
 MOST_FLOOR = 0.5
 """Of the last error."""
 _SMALLEST_ERROR = 1e-6
+_FEWEST_DRAWS = 200
+"""Of the floor, where there are no resamplings."""
+_HARDLY = 0.005
+"""Would be told as 0.00."""
 _TAILS = (2.5, 97.5)
 
 
@@ -26,10 +30,8 @@ class Point:
     low: float
     high: float
     """95 % interval of the score over images that it is measured on."""
-
-    @property
-    def spread(self) -> float:
-        return max(0.0, self.high - self.low) / (2 * 1.96)
+    resampled: tuple[float, ...] = ()
+    """Scores of resamplings of these images, the same ones in the same order for all points; -1 where not defined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,12 +52,14 @@ class PowerLaw:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """The score with more images, and its 95 % interval."""
+    """The score with more images and what is gained by them, with 95 % intervals."""
 
     num_images: int
     score: float
     low: float
     high: float
+    gain_low: float
+    gain_high: float
 
 
 def fit(num_images: Sequence[int], scores: Sequence[float], floor: float = 0.0) -> PowerLaw:
@@ -75,16 +79,35 @@ def fit(num_images: Sequence[int], scores: Sequence[float], floor: float = 0.0) 
 def forecast(points: Sequence[Point], num_images: int) -> Forecast:
     """What that many images would bring; the last point is that of all images there are."""
     sizes = [point.num_images for point in points]
-    rng = np.random.default_rng(0)
-    made: list[float] = []
-    for noise, share in zip(rng.normal(size=(DRAWS, len(points))), rng.random(DRAWS), strict=True):
-        drawn = [min(1.0, p.score + p.spread * z) for p, z in zip(points, noise.tolist(), strict=True)]
-        made.append(fit(sizes, drawn, MOST_FLOOR * float(share) * (1 - drawn[-1])).score(num_images))
-    low, high = np.percentile(made, _TAILS).tolist()
-    middle = fit(sizes, [point.score for point in points]).score(num_images)
+    scores = np.array([point.score for point in points])
+    middle = fit(sizes, scores.tolist()).score(num_images)
+    made: list[tuple[float, float]] = []
+    shares = np.random.default_rng(0).random(max(_FEWEST_DRAWS, len(points[0].resampled)))
+    for drawn, share in zip(_drawn(points, len(shares)), shares.tolist(), strict=True):
+        ahead = fit(sizes, drawn, MOST_FLOOR * share * (1 - drawn[-1])).score(num_images)
+        made.append((ahead, ahead - drawn[-1]))
+    (low, gain_low), (high, gain_high) = np.percentile(made, _TAILS, axis=0).tolist()
     return Forecast(
-        num_images=num_images, score=middle, low=max(0.0, min(low, middle)), high=min(1.0, max(high, middle))
+        num_images=num_images,
+        score=middle,
+        low=max(0.0, min(low, middle)),
+        high=min(1.0, max(high, middle)),
+        gain_low=gain_low,
+        gain_high=gain_high,
     )
+
+
+def _drawn(points: Sequence[Point], count: int) -> list[list[float]]:
+    """Scores of the points [count, points] on other images of the same kind.
+
+    Resamplings are mirrored at the score, as in the basic bootstrap: AP of resampled images lies too high.
+    """
+    scores = np.array([point.score for point in points])
+    together = np.array(list(zip(*(point.resampled for point in points), strict=False))).reshape(-1, len(points))
+    known = together[(together >= 0).all(axis=1)]
+    if not len(known):
+        return [scores.tolist()] * count
+    return np.resize(np.clip(2 * scores - known, 0, 1), (count, len(points))).tolist()
 
 
 def sentence(points: Sequence[Point], found: Forecast) -> str:
@@ -92,8 +115,10 @@ def sentence(points: Sequence[Point], found: Forecast) -> str:
     last = points[-1]
     times = found.num_images / last.num_images
     what = "twice the labels" if math.isclose(times, 2) else f"{times:.3g} times the labels"
-    sure = "" if found.low > last.score else "; it may bring nothing"
+    gain = (
+        f"{found.gain_low:.2f} to {found.gain_high:.2f} more" if found.gain_low >= _HARDLY else "it may bring nothing"
+    )
     return (
         f"{what} ({found.num_images:,} images): AP {last.score:.2f} -> {found.score:.2f} "
-        f"({found.low:.2f}-{found.high:.2f}){sure}"
+        f"({found.low:.2f}-{found.high:.2f}); {gain}"
     )

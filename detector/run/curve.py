@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from detector import config_file, files
+from detector.analysis import bootstrap, matching
 from detector.config import LengthConfig, RunConfig
 from detector.errors import ConfigError, DataError, DetectorError
+from detector.evaluate import coco
+from detector.evaluate.coco import Interval
+from detector.evaluate.results import Results
 from detector.fitting import power_law, sampling
 from detector.fitting.choice import AutoRecipe, Fit
 from detector.fitting.power_law import Forecast, Point, PowerLaw
@@ -26,6 +30,7 @@ from detector.train.run_folder import RunFolder
 SHARES = (0.25, 0.5, 1.0)
 _PLAN = "curve-plan.json"
 _FEWEST_IMAGES = 8
+_FEW_TO_SCORE = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +69,10 @@ class CurveOutcome:
         return {
             "folder": str(self.folder),
             "steps": self.steps,
-            "points": [dataclasses.asdict(point) for point in self.points],
+            "points": [
+                {"num_images": point.num_images, "score": point.score, "low": point.low, "high": point.high}
+                for point in self.points
+            ],
             "power_law": None if self.law is None else dataclasses.asdict(self.law),
             "forecast": None if self.forecast is None else dataclasses.asdict(self.forecast),
             "plot": None if self.plot is None else str(self.plot),
@@ -101,6 +109,8 @@ def learning_curve(
         raise DataError("a learning curve is scored on a validation split with objects, and there is none")
     if len(splits.train) < _FEWEST_IMAGES:
         raise DataError(f"a learning curve needs {_FEWEST_IMAGES} training images or more, found {len(splits.train)}")
+    if len(splits.val) < _FEW_TO_SCORE:
+        say(f"curve: {len(splits.val)} validation images are few; scores, intervals and forecast are rough")
     plan = _plan(data, splits, config, out=out, init=init, device=device, say=say)
     folder = _claim(out, plan)
     steps = plan.config.length.steps
@@ -198,14 +208,22 @@ def _claim(out: Path | None, plan: _Plan) -> Path:
 
 
 def _point(num_images: int, model: Path, data: DataPaths, part: Path, device: str) -> Point:
-    """Scores that an earlier start of the command left are taken as they are."""
+    """Results that an earlier start of the command left are taken as they are."""
     found = data.split("val")
-    if scoring.saved_results(model, "val", found.annotations) is None:
-        scoring.evaluate([model], data, split="val", out=part / "eval-val", device=device)
-    values = json.loads((part / "eval-val" / "scores.json").read_text(encoding="utf-8"))
-    score = max(0.0, float(values["ap"]))
-    low, high = values["intervals"].get("ap", (score, score))
-    return Point(num_images=num_images, score=score, low=float(low), high=float(high))
+    saved = scoring.saved_results(model, "val", found.annotations)
+    if saved is None:
+        saved = scoring.evaluate([model], data, split="val", out=part / "eval-val", device=device).results_path
+    truth = coco.read_truth(found.annotations)
+    draws = bootstrap.draw(matching.match(truth.objects, coco.by_row(Results.read(saved), truth)))
+    score = max(0.0, float(draws.scored[0]))
+    interval = next(iter(draws.intervals()), Interval(low=score, high=score))
+    return Point(
+        num_images=num_images,
+        score=score,
+        low=interval.low,
+        high=interval.high,
+        resampled=tuple(draws.values[:, 0].tolist()),
+    )
 
 
 def _write(path: Path, text: str) -> None:

@@ -146,3 +146,10 @@ def test_a_difference_is_of_the_same_images_and_its_interval_holds_95_in_100() -
     assert np.mean(moved < found.interval.low) == pytest.approx(0.025, abs=0.001)
     assert np.mean(moved > found.interval.high) == pytest.approx(0.025, abs=0.001)
     assert found.share_better == pytest.approx(np.mean(moved > 0), abs=0.01)
+
+
+def test_more_resamplings_begin_with_the_same_ones() -> None:
+    truth = make.scene(3, images=12)
+    matches = matching.match(truth, make.seen(truth, 4, found_share=0.7))
+    few, many = bootstrap.draw(matches, 20).values, bootstrap.draw(matches, 50).values
+    assert np.array_equal(few, many[:20])
