@@ -163,7 +163,7 @@ def _batch_size(facts: Facts, base: RunConfig, image_size: int) -> Choice:
                 reason = f"what fits into {machine.memory_bytes / _GIB:.0f} GiB"
     each_takes = math.ceil(size / machine.processes)
     if machine.processes > 1:
-        size, reason = each_takes * machine.processes, f"{each_takes} for each process"
+        size, reason = each_takes * machine.processes, f"{each_takes} for each process; {reason}"
     return Choice(setting="data.batch_size", value=size, reason=reason)
 
 
@@ -219,7 +219,7 @@ def _norms(facts: Facts, asked: Asked, batch_size: int) -> Sequence[Choice]:
         Choice(
             setting="optim.backbone_lr_factor",
             value=0.1 if is_few else 1.0,
-            reason="the trunk is given, the heads are new" if is_few else "enough images for the whole network",
+            reason="a given trunk needs little change" if is_few else "enough images for the whole network",
         ),
     )
 

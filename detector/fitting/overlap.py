@@ -3,7 +3,10 @@
 from itertools import pairwise
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from detector.geometry import boxes as geometry
 
 SAME = 0.9
 """Two labels that overlap more are one object that was labelled twice."""
@@ -28,7 +31,8 @@ def most_of_each(boxes: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArr
     found = np.zeros(len(boxes))
     for label in np.unique(labels):
         places = np.flatnonzero(labels == label)
-        iou = _pairwise_iou(boxes[places])
+        of_class = torch.from_numpy(boxes[places])
+        iou = geometry.pairwise_iou(of_class, of_class).numpy()
         np.fill_diagonal(iou, 0)
         found[places] = np.where(iou > SAME, 0, iou).max(axis=1)
     return found
@@ -39,11 +43,3 @@ def _images(rows: NDArray[np.int64]) -> list[tuple[int, int]]:
     cuts = np.flatnonzero(np.diff(rows)) + 1
     ends = [0, *cuts.tolist(), len(rows)]
     return [(start, stop) for start, stop in pairwise(ends) if start < stop]
-
-
-def _pairwise_iou(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=-1)
-    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1)
-    return shared / np.maximum(area[:, None] + area[None] - shared, 1e-12)

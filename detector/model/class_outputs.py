@@ -12,13 +12,20 @@ from detector.config import Classification
 def same_names(ours: Sequence[str], theirs: Sequence[str]) -> dict[int, int]:
     """For classes of ours, the position among theirs of the same name.
 
-    Where no name is the very same, one that differs in case, or in _ and - for a space, is, if it is the only one.
+    Where no name is the very same, one that differs in case, or in _ and - for a space, is, if it is the only one on
+    either side.
     """
-    exact = {name: i for i, name in enumerate(theirs)}
-    count = Counter(_folded(name) for name in theirs)
-    loose = {_folded(name): i for i, name in enumerate(theirs) if count[_folded(name)] == 1}
-    places = {i: exact.get(name, loose.get(_folded(name))) for i, name in enumerate(ours)}
-    return {i: place for i, place in places.items() if place is not None}
+    places = {name: i for i, name in enumerate(theirs)}
+    exact = {i: places[name] for i, name in enumerate(ours) if name in places}
+    taken = set(exact.values())
+    of_ours = Counter(_folded(name) for i, name in enumerate(ours) if i not in exact)
+    of_theirs = Counter(_folded(name) for name in theirs)
+    loose = {_folded(name): i for i, name in enumerate(theirs) if i not in taken and of_theirs[_folded(name)] == 1}
+    return exact | {
+        i: loose[_folded(name)]
+        for i, name in enumerate(ours)
+        if i not in exact and of_ours[_folded(name)] == 1 and _folded(name) in loose
+    }
 
 
 def are_alike(one: Classification, other: Classification) -> bool:

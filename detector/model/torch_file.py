@@ -32,6 +32,9 @@ _ALLOWED: Final = frozenset(
     }
 )
 
+_NAMES_ELSEWHERE = ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4")
+"""Ask for something whose name does not stand beside them."""
+
 
 class NotPlainError(ValueError):
     """Why a file cannot be read; the words fit behind its name."""
@@ -96,6 +99,8 @@ def _check_zip(file: IO[bytes], size: int) -> None:
 def _check_pickle(source: IO[bytes] | bytes) -> None:
     """Look through one pickle without loading it."""
     for opcode, argument, _ in pickletools.genops(source):
+        if opcode.name in _NAMES_ELSEWHERE:
+            raise NotPlainError(f"its pickle has {opcode.name}, which torch.save does not write")
         if opcode.name == "GLOBAL" and argument not in _ALLOWED:
             raise NotPlainError(f"it asks for {str(argument).replace(' ', '.')!r}, which is no plain value")
 

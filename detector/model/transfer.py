@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -61,9 +61,10 @@ def put(model: DetectionModel, origin: Origin, config: RunConfig, classes: Seque
     """
     own = {name: value for name, value in model.state_dict().items() if not name.endswith(COUNTER)}
     _require_trunk(origin, own)
-    theirs_of = {_moved(name, origin, config.model): name for name in origin.state}
-    state = {ours: origin.state[theirs] for ours, theirs in theirs_of.items()}
-    remarks = [*_fit_outputs(state, own, origin, config, classes)]
+    normed = {head.name for head in config.model.heads if head.tower.norm == "group"}
+    theirs_of = {_moved(name, origin, config.model, normed): name for name in origin.state}
+    moved = {ours: origin.state[theirs] for ours, theirs in theirs_of.items()}
+    state, remarks = _with_fitted_outputs(moved, own, origin, config, classes)
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     model.load_state_dict(fitting, strict=False)
     loaded = Loaded(source=origin.source, taken=tuple(fitting), random=tuple(n for n in own if n not in fitting))
@@ -72,7 +73,7 @@ def put(model: DetectionModel, origin: Origin, config: RunConfig, classes: Seque
     left = [*origin.left, *(theirs_of[name] for name in state if name not in own and not name.endswith(COUNTER))]
     if left:
         remarks.append(f"weights: left in the file: {_listed(left)}")
-    return Loaded(source=loaded.source, taken=loaded.taken, random=loaded.random, remarks=tuple(remarks))
+    return replace(loaded, remarks=tuple(remarks))
 
 
 def _require_trunk(origin: Origin, own: Mapping[str, Tensor]) -> None:
@@ -82,18 +83,18 @@ def _require_trunk(origin: Origin, own: Mapping[str, Tensor]) -> None:
     reason = foreign or next(_differences(theirs, ours), None)
     if reason is None:
         return
-    is_, ought = trunk_name(theirs), trunk_name(ours)
+    given, wanted = trunk_name(theirs), trunk_name(ours)
     if foreign is None and _has_batch_norms(theirs) != _has_batch_norms(ours):
         words = ("batch norms", "group norms") if _has_batch_norms(theirs) else ("group norms", "batch norms")
         raise CheckpointError(
             f"{origin.source}: its trunk has {words[0]}, this model's {words[1]}; set model.norm={words[0].split()[0]}"
         )
-    if foreign is None and is_ is not None and is_ != ought:
+    if foreign is None and given is not None and given != wanted:
         raise CheckpointError(
-            f"{origin.source}: its trunk is a {is_}, this model's a {ought}; set model.backbone={is_}"
+            f"{origin.source}: its trunk is a {given}, this model's a {wanted}; set model.backbone={given}"
         )
     raise CheckpointError(
-        f"{origin.source}: its trunk is no {ought} as torchvision and timm have it: {reason}; give other weights"
+        f"{origin.source}: its trunk is no {wanted} as torchvision and timm have it: {reason}; give other weights"
     )
 
 
@@ -125,39 +126,44 @@ _LEVEL = re.compile(r"neck\.(lateral|output)\.(\d+)\.(\w+)")
 _TOWER = re.compile(r"heads\.(\w+)\.tower\.(\d+)\.(\w+)")
 
 
-def _moved(name: str, origin: Origin, config: ModelConfig) -> str:
-    """The name that a level or a layer of a tower has in this network."""
+def _moved(name: str, origin: Origin, config: ModelConfig, normed: set[str]) -> str:
+    """The name that a level or a layer of a tower has in this network, some of whose heads have norms in theirs."""
     if level := _LEVEL.fullmatch(name):
         shift = origin.first_level - config.pyramid.first_level
         return f"neck.{level[1]}.{int(level[2]) + shift}.{level[3]}"
-    normed = {head.name: head.tower.norm == "group" for head in config.heads}
-    if (layer := _TOWER.fullmatch(name)) and layer[1] in normed:
+    if (layer := _TOWER.fullmatch(name)) and layer[1] in {head.name for head in config.heads}:
         block, part = divmod(int(layer[2]), block_length(has_norm=layer[1] in origin.normed_towers))
-        index = block * block_length(has_norm=normed[layer[1]]) + part
+        index = block * block_length(has_norm=layer[1] in normed) + part
         return f"heads.{layer[1]}.tower.{index}.{layer[3]}"
     return name
 
 
-def _fit_outputs(
-    state: dict[str, Tensor], own: Mapping[str, Tensor], origin: Origin, config: RunConfig, classes: Sequence[str]
-) -> Iterator[str]:
-    """Bring the output layers of the state to the priors, the units and the classes of this network, or drop them."""
+def _with_fitted_outputs(
+    moved: Mapping[str, Tensor], own: Mapping[str, Tensor], origin: Origin, config: RunConfig, classes: Sequence[str]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The state with output layers of the units and classes of this network, or without such layers; and remarks."""
+    state = dict(moved)
+    layers = {
+        head.name: [f"heads.{head.name}.output.{part}" for part in ("weight", "bias")] for head in config.model.heads
+    }
     here = num_priors(config.model)
-    has_priors = origin.num_priors == here
-    if not has_priors and any(".output." in name for name in state if name.startswith("heads.")):
-        yield f"weights: {origin.num_priors} priors a cell there, {here} here: no output layer taken"
+    if origin.num_priors != here:
+        outputs = [state.pop(name) for names in layers.values() for name in names if name in state]
+        told = f"weights: {origin.num_priors} priors a cell there, {here} here: no output layer taken"
+        return state, [told] if outputs else []
+    remarks: list[str] = []
+    units = [theirs / ours for theirs, ours in zip(origin.delta_std, config.model.delta_std, strict=True)]
     for head in config.model.heads:
-        names = [name for name in (f"heads.{head.name}.output.{part}" for part in ("weight", "bias")) if name in state]
-        if not has_priors:
-            for name in names:
-                del state[name]
-        elif head.kind == "box":
-            units = [theirs / ours for theirs, ours in zip(origin.delta_std, config.model.delta_std, strict=True)]
-            for name in names:
-                if state[name].shape == own[name].shape:
-                    state[name] = _scaled(state[name], units)
-        elif head.kind == "classification" and names:
-            yield from _fit_classes(state, own, origin, config, classes, names)
+        layer = {name: state.pop(name) for name in layers[head.name] if name in state}
+        if head.kind == "box":
+            layer = {
+                name: _scaled(rows, units) if rows.shape == own[name].shape else rows for name, rows in layer.items()
+            }
+        elif head.kind == "classification" and layer:
+            layer, said = _of_our_classes(layer, own, origin, config, classes)
+            remarks += said
+        state |= layer
+    return state, remarks
 
 
 def _scaled(rows: Tensor, units: Sequence[float]) -> Tensor:
@@ -168,42 +174,33 @@ def _scaled(rows: Tensor, units: Sequence[float]) -> Tensor:
     return rows.float() * factors.view(-1, *[1] * (rows.ndim - 1))
 
 
-def _fit_classes(
-    state: dict[str, Tensor],
-    own: Mapping[str, Tensor],
-    origin: Origin,
-    config: RunConfig,
-    classes: Sequence[str],
-    names: Sequence[str],
-) -> Iterator[str]:
+def _of_our_classes(
+    layer: Mapping[str, Tensor], own: Mapping[str, Tensor], origin: Origin, config: RunConfig, classes: Sequence[str]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """An output layer's weights and biases for the classes of this network, as far as it has any; and remarks."""
     theirs, kind = origin.classes, config.loss.classification
     if not class_outputs.are_alike(origin.classification, kind):
-        for name in names:
-            del state[name]
-        yield f"weights: all class outputs at random: {origin.classification} there, loss.classification={kind} here"
-        return
+        why = f"{origin.classification} there, loss.classification={kind} here"
+        return {}, [f"weights: all class outputs at random: {why}"]
     if theirs is None or theirs == tuple(classes):
-        return
+        return dict(layer), []
     if not theirs:
-        for name in names:
-            del state[name]
-        yield "weights: all class outputs at random: the file does not say of which classes its own are"
-        return
+        return {}, ["weights: all class outputs at random: the file does not say of which classes its own are"]
     places = class_outputs.same_names(classes, theirs)
-    for name in names:
-        old = state.pop(name)
+    made: dict[str, Tensor] = {}
+    for name, old in layer.items() if places else ():
         rows = origin.num_priors * (len(theirs) + (kind == "softmax"))
-        if places and old.shape == (rows, *own[name].shape[1:]):
-            state[name] = class_outputs.mapped(
-                old, own[name], places, num_priors=origin.num_priors, has_background=kind == "softmax"
-            )
-        elif places:
-            state[name] = old  # told by its shape
+        has_its_shape = old.shape == (rows, *own[name].shape[1:])  # else it is told by that, as other layers are
+        made[name] = (
+            class_outputs.mapped(old, own[name], places, num_priors=origin.num_priors, has_background=kind == "softmax")
+            if has_its_shape
+            else old
+        )
     same = [_pair(classes[here], theirs[there]) for here, there in places.items()]
     rest = [name for i, name in enumerate(classes) if i not in places]
     found = f": {_listed(same)}" if same else ""
     others = f"; at random, from the class prior: {_listed(rest)}" if rest else ""
-    yield f"weights: class outputs by name, {len(same)} of {len(classes)}{found}{others}"
+    return made, [f"weights: class outputs by name, {len(same)} of {len(classes)}{found}{others}"]
 
 
 def _pair(ours: str, theirs: str) -> str:

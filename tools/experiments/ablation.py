@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -116,7 +117,7 @@ class Study:
             if row is self.rows[0] and any(other.decode for other in self.rows):
                 kept = self._model(seed, steps)
                 kept.parent.mkdir(parents=True, exist_ok=True)
-                (run / "last.safetensors").rename(kept)
+                shutil.move(run / "last.safetensors", kept)  # perhaps to another file system
         return self._result(row, seed, steps, answer, took)
 
     def _score_again(self, row: Row, seed: int, steps: int) -> Result:
@@ -145,20 +146,32 @@ class Study:
         )
 
     def _write_table(self) -> None:
-        begin, end = f"<!-- {self.mark}: begin -->", f"<!-- {self.mark}: end -->"
-        before, rest = self.page.read_text(encoding="utf-8").split(begin)
-        shown, after = rest.split(end)
-        results = self._kept.read()
-        if not results:
-            return
-        latest = [r for r in results if (r.steps, r.recipes) == (results[-1].steps, results[-1].recipes)]
+        text = self.page.read_text(encoding="utf-8")
+        before, shown, after = self._parted(text)
+        latest = self.latest()
         if len(latest) < _num_trainings(shown):
             sys.stderr.write(f"{self.page}: shows more trainings than the {len(latest)} there are now, and stays\n")
-            return
-        table = self._table(latest)
-        self.page.write_text(f"{before}{begin}\n{table}\n{end}{after}", encoding="utf-8")
+        elif latest:
+            self.page.write_text(f"{before}\n{self.table(latest)}\n{after}", encoding="utf-8")
 
-    def _table(self, results: Sequence[Result]) -> str:
+    def shown(self) -> str:
+        """The table that the page has."""
+        return self._parted(self.page.read_text(encoding="utf-8"))[1].strip("\n")
+
+    def latest(self) -> list[Result]:
+        """What belongs together with the last result."""
+        results = self._kept.read()
+        return [r for r in results if (r.steps, r.recipes) == (results[-1].steps, results[-1].recipes)]
+
+    def _parted(self, text: str) -> tuple[str, str, str]:
+        """The page up to the table, the table, and the rest."""
+        begin, end = f"<!-- {self.mark}: begin -->", f"<!-- {self.mark}: end -->"
+        before, rest = text.split(begin)
+        shown, after = rest.split(end)
+        return before + begin, shown, end + after
+
+    def table(self, results: Sequence[Result]) -> str:
+        """Rows without a result are named below it."""
         of_row = {row.name: [r for r in results if r.row == row.name] for row in self.rows}
         reference = of_row[self.rows[0].name]
         commits = ", ".join(f"`{one}`" for one in dict.fromkeys(r.commit for r in results))
@@ -171,13 +184,16 @@ class Study:
             "|---|---|---|---|---|---|---|",
         ]
         group = ""
-        for row in self.rows:
+        for row in (row for row in self.rows if of_row[row.name]):
             if row.group != group and row.group in self.references:
                 lines.append(_line(row.group, self.references[row.group], reference, ()))
                 group = row.group
             beside = () if row is self.rows[0] else reference
             lines.append(_line("" if row.group == group else row.group, row.name, of_row[row.name], beside))
             group = row.group
+        missing = [row.name for row in self.rows if not of_row[row.name]]
+        if missing:
+            lines += ["", f"Not measured: {', '.join(missing)}."]
         return "\n".join(lines)
 
 
@@ -212,8 +228,6 @@ def _num_trainings(table: str) -> int:
 
 
 def _line(group: str, name: str, found: Sequence[Result], reference: Sequence[Result]) -> str:
-    if not found:
-        return f"| {group} | {name} | 0 | not measured | | | |"
     ap = [r.ap for r in found]
     spread = f"{statistics.stdev(ap):.3f}" if len(ap) > 1 else ""
     by_seed = {r.seed: r.ap for r in reference}

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import generated
 from ablation import ROOT, commit, detector, machine, seconds
-from kept import Results, checksum
+from kept import Results, checksum_of_training
 
 DATA = ROOT / "runs" / "generated"
 COUNTS = {"train": 240, "val": 80, "test": 80}
@@ -37,6 +37,21 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """One to be run."""
+
+    kind: generated.Kind
+    row: Row
+    seed: int
+    steps: int
+
+    def words(self) -> tuple[str, ...]:
+        """Of the command."""
+        length = ("--steps", str(self.steps), "--seed", str(self.seed), "--set", "length.evaluations=1")
+        return (str(drawn(self.kind)), *self.row.words, *length)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """One training."""
 
@@ -50,12 +65,11 @@ class Result:
     seconds: float
     commit: str
     machine: str
-    recipes: str
-    """Checksum of the settings that auto and the others begin with."""
+    settings: str
+    """Checksum of those that it was trained with, its length and seed among them."""
 
 
 KEPT = Results(Path(__file__).with_suffix(".jsonl"), Result)
-RECIPES = checksum(["small", "standard"])
 
 
 def rows() -> tuple[Row, ...]:
@@ -86,26 +100,35 @@ def main() -> None:
     parser.add_argument("--only", choices=[kind.name for kind in generated.KINDS], help="this data set")
     parser.add_argument("--table", action="store_true", help="print what is there")
     options = parser.parse_args()
-    if not options.table:
-        kinds = [kind for kind in generated.KINDS if options.only in (None, kind.name)]
-        run(kinds, options.steps, options.seeds, rows()[: options.rows])
-    print_table([one for one in KEPT.read() if (one.steps, one.recipes) == (options.steps, RECIPES)])
+    results: list[Result] = []
+    for kind in generated.KINDS:
+        for seed, row in product(range(options.seeds), rows()[: options.rows]):
+            training = Training(kind=kind, row=row, seed=seed, steps=options.steps)
+            settings = checksum_of_training(training.words())
+            if not options.table and options.only in (None, kind.name):
+                run(training, settings)
+            results += found(training, settings)
+    print_table(results)
 
 
-def run(kinds: Sequence[generated.Kind], steps: int, seeds: int, wanted: Sequence[Row]) -> None:
-    done = {(r.data, r.row, r.seed, r.steps, r.recipes) for r in KEPT.read()}
-    for kind in kinds:
-        folder = _data(kind)
-        for seed, row in product(range(seeds), wanted):
-            if (kind.name, row.name, seed, steps, RECIPES) in done:
-                continue
-            result = _train(kind.name, folder, row, seed, steps)
-            KEPT.add(result)
-            sys.stderr.write(f"{kind.name}, {row.name}, seed {seed}: val {result.val_ap:.3f}, {result.seconds:.0f} s\n")
+def found(training: Training, settings: str) -> list[Result]:
+    """Its results that are kept."""
+    key = (training.kind.name, training.row.name, settings)
+    return [one for one in KEPT.read() if (one.data, one.row, one.settings) == key]
 
 
-def _data(kind: generated.Kind) -> Path:
-    """Drawn once; under another name until it is whole."""
+def run(training: Training, settings: str) -> None:
+    """Train, unless it is known how that ends."""
+    if found(training, settings):
+        return
+    result = trained(training, settings)
+    KEPT.add(result)
+    about = f"{result.data}, {result.row}, seed {result.seed}"
+    sys.stderr.write(f"{about}: val {result.val_ap:.3f}, {result.seconds:.0f} s\n")
+
+
+def drawn(kind: generated.Kind) -> Path:
+    """Its folder; under another name until it is whole."""
     folder = DATA / f"{kind.name}-{SEED}"
     if not folder.is_dir():
         DATA.mkdir(parents=True, exist_ok=True)
@@ -115,26 +138,23 @@ def _data(kind: generated.Kind) -> Path:
     return folder
 
 
-def _train(data: str, folder: Path, row: Row, seed: int, steps: int) -> Result:
+def trained(training: Training, settings: str) -> Result:
     with tempfile.TemporaryDirectory() as out:
-        answer = detector(
-            "train", str(folder), *row.words, "--steps", str(steps), "--seed", str(seed), "--out", f"{out}/run",
-            "--set", "length.evaluations=1",
-        )  # fmt: skip
-        tested = detector("eval", f"{out}/run/last.safetensors", str(folder), "--split", "test")
+        answer = detector("train", *training.words(), "--out", f"{out}/run")
+        tested = detector("eval", f"{out}/run/last.safetensors", training.words()[0], "--split", "test")
         took = seconds(Path(out, "run"))
     return Result(
-        data=data,
-        row=row.name,
-        seed=seed,
-        steps=steps,
+        data=training.kind.name,
+        row=training.row.name,
+        seed=training.seed,
+        steps=training.steps,
         val_ap=answer["scores"]["ap"],
         test_ap=tested["scores"]["ap"],
         test_ap50=tested["scores"]["ap50"],
         seconds=took,
         commit=commit(),
         machine=machine(),
-        recipes=RECIPES,
+        settings=settings,
     )
 
 
@@ -148,11 +168,11 @@ def print_table(results: Sequence[Result]) -> None:
         order = sorted(of_row, key=lambda name: -_mean([r.val_ap for r in of_row[name]]))
         lines = [f"\n{data}\n{'val AP':>8}{'test AP':>9}{'AP50':>8}{'min':>7}  seeds"]
         for name in order:
-            found = of_row[name]
+            of_this = of_row[name]
             lines.append(
-                f"{_mean([r.val_ap for r in found]):8.3f}{_mean([r.test_ap for r in found]):9.3f}"
-                f"{_mean([r.test_ap50 for r in found]):8.3f}{_mean([r.seconds for r in found]) / 60:7.1f}"
-                f"  {len(found)}  {name}"
+                f"{_mean([r.val_ap for r in of_this]):8.3f}{_mean([r.test_ap for r in of_this]):9.3f}"
+                f"{_mean([r.test_ap50 for r in of_this]):8.3f}{_mean([r.seconds for r in of_this]) / 60:7.1f}"
+                f"  {len(of_this)}  {name}"
             )
         by_hand = [name for name in order if name != AUTO]
         if by_hand and AUTO in of_row:

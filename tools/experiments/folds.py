@@ -21,10 +21,9 @@ from typing import Any
 import numpy as np
 from ablation import commit, detector, machine, seconds
 from joined import Coco, gather
-from kept import Results, checksum
+from kept import Results, checksum_of_training
 
-from detector import recipes
-from detector.data import layout
+from detector.data import coco, layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +42,8 @@ class Result:
     seconds: float
     commit: str
     machine: str
-    recipes: str
-    """Checksum of the settings that any recipe begins with."""
+    settings: str
+    """Checksum of those that the words come to on the whole training split; `auto` fits them to each part."""
 
 
 KEPT = Results(Path(__file__).with_suffix(".jsonl"), Result)
@@ -58,7 +57,8 @@ def main() -> None:
     options, words = parser.parse_known_args()
     data = options.data.resolve()
     whole, images = gather(data, layout.available_splits(data))
-    named = {"data": data.name, "words": " ".join(words), "folds": options.folds, "recipes": checksum(recipes.NAMES)}
+    settings = checksum_of_training([str(data), *words])
+    named = {"data": data.name, "words": " ".join(words), "folds": options.folds, "settings": settings}
     for fold, held in enumerate(parts(len(whole["images"]), options.folds)):
         is_there = any(asdict(one) | named | {"fold": fold} == asdict(one) for one in KEPT.read())
         if not is_there and (options.only is None or fold in options.only):
@@ -102,11 +102,7 @@ def _one(whole: Coco, images: Path, held: frozenset[int], words: Sequence[str], 
 
 
 def _only(whole: Coco, ids: set[int] | frozenset[int]) -> Coco:
-    return {
-        "images": [image for image in whole["images"] if image["id"] in ids],
-        "annotations": [one for one in whole["annotations"] if one["image_id"] in ids],
-        "categories": whole["categories"],
-    }
+    return coco.part(whole, [row for row, image in enumerate(whole["images"]) if image["id"] in ids])
 
 
 def print_table(results: Sequence[Result]) -> None:

@@ -5,13 +5,18 @@ A line is appended whole, so that several scripts may run side by side; one that
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
 from detector import config_file, recipes
+from detector.cli import options, settings
+from detector.model import device as devices
 from detector.recipes import RecipeName
+from detector.run import fitting, material
+from detector.run.data_paths import DataPaths
+from detector.train.distributed import World
 
 T = TypeVar("T")
 
@@ -45,5 +50,17 @@ class Results(Generic[T]):
 
 def checksum(names: Iterable[str]) -> str:
     """Of all settings of these recipes: a result of other settings is no result of today's."""
-    texts = [config_file.dump(recipes.make(cast("RecipeName", name))) for name in sorted(set(names))]
+    return _digest(config_file.dump(recipes.make(cast("RecipeName", name))) for name in sorted(set(names)))
+
+
+def checksum_of_training(words: Sequence[str]) -> str:
+    """Of all settings that `detector train` comes to with these words; with `auto`, of those that it chooses."""
+    typed = options.parse_train(words)
+    data = DataPaths(folder=typed.data, train_json=typed.train_json, val_json=typed.val_json, images=typed.images)
+    world = World(device=devices.resolve(typed.device))
+    settled, _ = fitting.settled(settings.config_of(typed), material.read(data).train, world, typed.init)
+    return _digest([config_file.dump(settled)])
+
+
+def _digest(texts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:12]

@@ -166,10 +166,10 @@ def score(truth: dict[str, list[Row]], predictions: Path, faults: Sequence[Fault
     sys.stdout.write(", ".join(f"{count} {fault}" for fault, count in counts.items()) + "\n")
     unlabelled = [one for one in faults if one.annotation is None]
     size = {image["file_name"]: (image["width"], image["height"]) for image in truth["images"]}
-    name = {image["id"]: image["file_name"] for image in truth["images"]}
+    file_of = {image["id"]: image["file_name"] for image in truth["images"]}
     cut = sum(is_at_border(one.bbox, size[one.file_name]) for one in unlabelled)
     labels = [one for one in truth["annotations"] if not one["iscrowd"]]
-    of_labels = sum(is_at_border(one["bbox"], size[name[one["image_id"]]]) for one in labels)
+    of_labels = sum(is_at_border(one["bbox"], size[file_of[one["image_id"]]]) for one in labels)
     sys.stdout.write(f"at a border: {cut} of {len(unlabelled)} without a label, {of_labels} of {len(labels)} labels\n")
     wrong = [one for one in faults if one.annotation is not None]
     for name, left_out in (

@@ -257,6 +257,24 @@ def test_programs_and_archives_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "old.pt", "damaged, or is no file of torch.save")
 
 
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (pickle.dumps(Path.cwd, protocol=4), "STACK_GLOBAL"),
+        (b"(iposix\nsystem\n.", "INST"),
+        (b"\x82\x01.", "EXT1"),
+    ],
+)
+def test_names_that_do_not_stand_beside_what_asks_for_them_are_refused(
+    tmp_path: Path, content: bytes, name: str
+) -> None:
+    """Whether or not torch knows them."""
+    path = tmp_path / "a.pt"
+    torch.save({"w": torch.zeros(2)}, path)
+    rewritten(path, lambda entry, old: content if entry.endswith("data.pkl") else old)
+    refused(path, f"its pickle has {name}, which torch.save does not write")
+
+
 def test_every_cut_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     for is_zip in (True, False):

@@ -1,0 +1,61 @@
+"""Auto beside settings by hand: what is trained, and what is told."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.experiments import script
+
+auto_fit, kept, generated = script.load("auto_fit"), script.load("kept"), script.load("generated")
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto_fit, "DATA", tmp_path / "generated")
+    monkeypatch.setattr(auto_fit, "COUNTS", {"train": 3, "val": 1, "test": 1})
+    monkeypatch.setattr(auto_fit, "KEPT", kept.Results(tmp_path / "results.jsonl", auto_fit.Result))
+
+
+def main(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr("sys.argv", ["auto_fit.py", *words])
+    auto_fit.main()
+
+
+@pytest.mark.usefixtures("small")
+def test_the_best_by_hand_is_chosen_on_the_validation_split(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained: list[str] = []
+
+    def train(training: Any, settings: str) -> Any:
+        trained.append(training.row.name)
+        place = len(trained)
+        return auto_fit.Result(
+            data=training.kind.name, row=training.row.name, seed=training.seed, steps=training.steps,
+            val_ap={1: 0.1, 2: 0.3, 3: 0.2}[place], test_ap={1: 0.2, 2: 0.4, 3: 0.9}[place],
+            test_ap50=0.5, seconds=60.0, commit="c", machine="m", settings=settings,
+        )  # fmt: skip
+
+    monkeypatch.setattr(auto_fit, "trained", train)
+    words = ("--only", "signs", "--rows", "3", "--steps", "7")
+    main(monkeypatch, *words)
+    assert "auto / best by hand, test AP: 0.500" in capsys.readouterr().out
+    assert trained[0] == "auto"
+    main(monkeypatch, *words)  # all is known
+    main(monkeypatch, "--table", *words)
+    assert len(trained) == 3
+    assert capsys.readouterr().out.count("auto / best by hand, test AP: 0.500") == 2
+
+
+@pytest.mark.usefixtures("small")
+def test_settings_of_auto_are_those_it_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a rule that changes makes old results void."""
+    auto, by_hand, *_ = auto_fit.rows()
+    words = [auto_fit.Training(kind=generated.SIGNS, row=row, seed=0, steps=7).words() for row in (auto, by_hand, auto)]
+    first, hand, again = map(kept.checksum_of_training, words)
+    assert first == again != hand
+    monkeypatch.setattr("detector.fitting.fit.MANY_IMAGES", 1)
+    monkeypatch.setattr("detector.fitting.fit._FITS_A_CUTOUT", 0.01)
+    assert kept.checksum_of_training(words[0]) != first
+    assert kept.checksum_of_training(words[1]) == hand
