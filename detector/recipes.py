@@ -1,4 +1,4 @@
-"""A run is a function that returns a whole configuration. A recipe only picks; `config.py` defines."""
+"""A run is a function that returns a whole configuration. A recipe only picks; `detector.config` defines."""
 
 from dataclasses import replace
 from typing import Literal, assert_never, get_args

@@ -1,11 +1,11 @@
 r"""Make a run's best model a file that the project ships: half precision, scored, timed, with its card and manifest.
 
-    python tools/experiments/ship.py runs/train-001 data/blood-cells --name blood-cells-r18 --commit b7a47b7 \
+    python tools/experiments/ship.py runs/train-001 data/blood-cells --name NAME --commit COMMIT \
         --licence Apache-2.0 --data-licence MIT --limit "Not for diagnosis."
 
 It writes weights/NAME.safetensors, weights/NAME.md and the file's entry in weights/manifest.json. What the card says is
-measured here, on the test split, with the very file that is shipped. Of a
-run without a validation split the last weights are taken. `--before` names the command that made its data, if one did.
+measured here, on the test split, with the very file that is shipped. Of a run without a validation split the last
+weights are taken. `--before` names the command that made its data, if one did.
 """
 
 import argparse
@@ -237,6 +237,11 @@ def _after(option: str, command: Sequence[str]) -> str | None:
     return next((value for word, value in pairwise(words) if word == option), None)
 
 
+def _device(environment: Mapping[str, Any]) -> str:
+    threads = environment["cpu_threads"]
+    return f"cpu ({threads} thread{'s' * (threads != 1)})" if environment["device"] == "cpu" else environment["device"]
+
+
 def _card(
     path: Path,
     entry: Entry,
@@ -266,7 +271,7 @@ def _card(
         data="; ".join(f"{_USE[split]} {len(one)} images, {len(one.labels)} boxes" for split, one in columns.items()),
         init=environment["init"],
         training=f"{status.step:,} steps, {status.epoch:.1f} epochs, {status.seconds / 60:.0f} minutes on "
-        f"{environment['device']} in {environment['precision']}",
+        f"{_device(environment)} in {environment['precision']}",
         commit=entry.commit,
         commands="\n".join(commands),
         data_folder=entry.data,

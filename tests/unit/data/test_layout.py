@@ -77,6 +77,7 @@ def test_the_advice_is_that_of_the_command(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"name the files with --annotations and --images$") as caught:
         layout.find(tmp_path, "test", advice=layout.FOR_EVAL)
     assert "--train-json" not in str(caught.value)
+    assert "; give --split train, or name the files" in str(caught.value)
 
 
 def test_a_missing_split_says_what_is_there(tmp_path: Path) -> None:
