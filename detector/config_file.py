@@ -92,7 +92,7 @@ def _on_recipe(tree: Tree, source: str) -> Tree:
     if name == "auto":
         raise ConfigError(f"{source}: recipe auto is fitted to data, and no part of a file; take the line out of it")
     if name not in recipes.NAMES:
-        raise ConfigError(f"{source}: recipe {_short(name)}: {_nearest(str(name), list(recipes.NAMES))}")
+        raise ConfigError(f"{source}: recipe {_short(name)}: {nearest(str(name), list(recipes.NAMES))}")
     base = dataclasses.asdict(recipes.make(name))
     if isinstance(tree.get("length"), dict):  # of which one setting excludes the others
         base["length"] = {"evaluations": base["length"]["evaluations"]}
@@ -115,7 +115,8 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in cast("Sequence[Any]", value)] if isinstance(value, (tuple, list)) else value
 
 
-def _nearest(key: str, known: list[str]) -> str:
+def nearest(key: str, known: Sequence[str]) -> str:
+    """What to say of a name that is not known."""
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
@@ -201,7 +202,7 @@ def _check(group: type, tree: Mapping[Any, Any], *, source: str, prefix: str = "
     for key, value in tree.items():
         if key not in kinds:
             word = key if isinstance(key, str) else _short(key)
-            raise ConfigError(f"{source}: unknown setting '{prefix}{word}': {_nearest(word, list(kinds))}")
+            raise ConfigError(f"{source}: unknown setting '{prefix}{word}': {nearest(word, list(kinds))}")
         _check_value(kinds[key], value, source=source, name=f"{prefix}{key}")
 
 

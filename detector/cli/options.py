@@ -16,7 +16,9 @@ from tyro import conf
 
 from detector import files
 from detector.errors import ConfigError
-from detector.recipes import RecipeName
+
+AUTO = "auto"
+"""The recipe that is fitted."""
 
 
 def shown(metavar: str, default: str = "") -> Any:
@@ -99,8 +101,9 @@ class Train:
 
     data: Annotated[Path | None, conf.Positional, shown("[DATA]")] = None
     """Folder with train.json, val.json and images/, or in one of COCO's own layouts."""
-    recipe: Annotated[Literal["auto"] | RecipeName, Start] = "auto"
-    """Settings that go together. auto fits them to the data and the device, and says why."""
+    recipe: Annotated[str, Start, shown("NAME", "(default: auto)")] = AUTO
+    """Settings that go together: auto, small, standard, coco-1x, … (README). auto fits them to the data and the device,
+    and says why."""
     config: Annotated[Path | None, Start, shown("FILE")] = None
     """YAML file of settings, such as the config.yaml of a run."""
     epochs: Annotated[float | None, Length, shown("N")] = None

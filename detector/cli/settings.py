@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import cast
 
 from detector import config_file, recipes
-from detector.cli.options import Train
+from detector.cli.options import AUTO, Train
 from detector.config import RunConfig
 from detector.errors import ConfigError
 from detector.fitting import choice
@@ -47,13 +47,14 @@ def config_of(options: Train) -> RunConfig | AutoRecipe:
     Raises:
         ConfigError: the file or a value is wrong, or a setting is given both by its own option and by --set.
     """
+    _require_known(options.recipe)
     file = options.config if options.config is not None else _file_of_run(options)
     settings = dict(config_file.parse_override(text) for text in options.settings)
     own = _own_options(options)
     twice = sorted(key for key in own if key in settings or choice.named(settings, key) is not None)
     if twice:
         raise ConfigError(f"{twice[0]} is set by an option of its own and by --set; keep one")
-    if file is None and options.recipe == "auto":
+    if file is None and options.recipe == AUTO:
         choice.settle(recipes.small(), (), "", settings | own)  # says at once what is wrong with them
         return AutoRecipe(changes=settings | own)
     base = config_file.load(file) if file is not None else recipes.make(cast("RecipeName", options.recipe))
@@ -63,9 +64,15 @@ def config_of(options: Train) -> RunConfig | AutoRecipe:
     return config
 
 
+def _require_known(recipe: str) -> None:
+    known = (AUTO, *recipes.NAMES)
+    if recipe not in known:
+        raise ConfigError(f"--recipe {recipe!r}: {config_file.nearest(recipe, known)}")
+
+
 def _file_of_run(options: Train) -> Path | None:
     """Settings of the run that is gone on with: one that was asked for, or one that the automatic recipe has begun."""
-    if options.out is None or options.recipe != "auto" or not (options.resume or (options.out / choice.FILE).is_file()):
+    if options.out is None or options.recipe != AUTO or not (options.resume or (options.out / choice.FILE).is_file()):
         return None
     file = options.out / "config.yaml"
     return file if file.is_file() else None

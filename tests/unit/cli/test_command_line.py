@@ -548,6 +548,8 @@ def test_debug_shows_the_traceback(run: Run, capsys: pytest.CaptureFixture[str])
         (["predict", "m"], "predict needs a CHECKPOINT and at least one SOURCE"),
         (["predict", "m", "i", "--score", "1.5"], "--score must be between 0 and 1, got 1.5"),
         (["predict", "m", "i", "--score", "nan"], "--score must be between 0 and 1, got nan"),
+        (["train", "d", "--recipe", "smal"], "--recipe 'smal': did you mean 'small'?"),
+        (["train", "d", "--recipe", "zzz"], "--recipe 'zzz': known: auto, small, standard"),
         (["trian", "d"], "no command 'trian'; did you mean 'train'?"),
         (["frobnicate"], "no command 'frobnicate'; known: train, eval, predict"),
     ],
@@ -566,7 +568,6 @@ def test_usage_error(run: Run, capsys: pytest.CaptureFixture[str], argv: list[st
     ("argv", "message"),
     [
         (["train", "d", "--recpe", "small"], "--recipe"),
-        (["train", "d", "--recipe", "smal"], "small"),
         (["train", "d", "--recipe", "small", "--config", "f"], "--recipe and --config"),
         (["train", "d", "--epochs", "1", "--steps", "2"], "--epochs and --steps"),
         (["train", "d", "--epochs", "1", "--minutes", "2"], "--epochs and --minutes"),
