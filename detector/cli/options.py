@@ -4,6 +4,8 @@ Pure but for --help and usage errors, which leave through SystemExit with code 0
 are immediate.
 """
 
+import contextlib
+import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +17,9 @@ import tyro
 from tyro import conf
 
 from detector import files
+from detector.cli import usage
 from detector.errors import ConfigError
+from detector.printable import visible
 
 AUTO = "auto"
 """The recipe that is fitted."""
@@ -313,11 +317,15 @@ def results_files(options: Evaluate) -> tuple[Path, Path] | None:
 
 def parse(form: Any, argv: Sequence[str], *, prog: str, examples: str, about: str | None = None) -> Any:
     """Read the words after a command into its form, or into one of several."""
+    said = io.StringIO()
     try:
-        return tyro.cli(
-            form, prog=prog, args=argv, description=about, config=(conf.FlagCreatePairsOff, conf.DisallowNone)
-        )
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                form, prog=prog, args=argv, description=about, config=(conf.FlagCreatePairsOff, conf.DisallowNone)
+            )
     except SystemExit as stop:
-        if not stop.code:  # --help was asked for and has been printed
+        if stop.code:
+            sys.stderr.write(f"error: {visible(usage.in_one_line(said.getvalue(), prog))}\n")
+        else:  # --help was asked for and has been printed
             sys.stdout.write(examples)
         raise

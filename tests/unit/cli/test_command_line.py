@@ -564,33 +564,6 @@ def test_usage_error(run: Run, capsys: pytest.CaptureFixture[str], argv: list[st
     assert run.calls == []
 
 
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["train", "d", "--recpe", "small"], "--recipe"),
-        (["train", "d", "--recipe", "small", "--config", "f"], "--recipe and --config"),
-        (["train", "d", "--epochs", "1", "--steps", "2"], "--epochs and --steps"),
-        (["train", "d", "--epochs", "1", "--minutes", "2"], "--epochs and --minutes"),
-        (["train", "d", "--steps", "1.5"], "--steps"),
-        (["train", "d", "--lr", "None"], "--lr"),
-        (["train", "d", "--batch-size", "some"], "--batch-size"),
-        (["train", "d", "e"], "e"),
-        (["eval", "m", "d", "--split", "tset"], "test"),
-        (["predict", "m", "i", "--score", "high"], "--score"),
-        (["predict", "m", "i", "--device", "gpu"], "cuda"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_a_wrong_option_is_named(run: Run, capsys: pytest.CaptureFixture[str], argv: list[str], message: str) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(argv)
-    assert stop.value.code == 2
-    printed = capsys.readouterr()
-    assert message in printed.err
-    assert printed.out == ""
-    assert run.calls == []
-
-
 # Help
 
 
