@@ -20,7 +20,7 @@ class Finding:
 
     def __str__(self) -> str:
         more = ", ..." if self.count > len(self.first) else ""
-        return f"{self.count} {self.what}" + (f": {', '.join(self.first)}{more}" if self.first else "")
+        return f"{self.what}: {self.count:,}" + (f" ({', '.join(self.first)}{more})" if self.first else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,9 @@
-"""Measure `--recipe auto` beside a small grid of settings chosen by hand, on data that nobody has tuned on.
+"""Measure `--recipe auto` beside settings chosen by hand, on data that nobody has tuned on.
 
-Two data sets are drawn (generated.py). On each, auto and every row of the grid are trained from random weights for the
-same count of steps, the grid's best is chosen on the validation split, and both are scored on the test split. Results
-are kept in auto_fit.jsonl beside this file; what is there is not run again, so the script can be stopped and started at
-any time:
+Two data sets are drawn (generated.py). On each, auto is trained, and then what a person would try: four pairs of image
+size and levels, and the best of these at two more learning rates. All start from random weights and take the same count
+of steps. The best by hand is chosen on the validation split, and both are scored on the test split. Results are kept in
+auto_fit.jsonl beside this file; what is there is not run again, so the script can be stopped and started at any time:
 
     python tools/experiments/auto_fit.py --steps 600 --seeds 1      run what is missing, then print the ratio
     python tools/experiments/auto_fit.py --steps 600 --table        print only
@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from kept import Results, checksum_of_training
 DATA = ROOT / "runs" / "generated"
 COUNTS = {"train": 240, "val": 80, "test": 80}
 SEED = 7
-AUTO = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +71,16 @@ class Result:
 KEPT = Results(Path(__file__).with_suffix(".jsonl"), Result)
 
 
-def rows() -> tuple[Row, ...]:
-    """Auto, and what a person would try: image size, levels, learning rate."""
-    made = [Row(name=AUTO, words=("--recipe", "auto"))]
-    for size, (first, last), lr in product((320, 512), ((3, 6), (2, 5)), (1e-3, 3e-3)):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByHand:
+    """Settings that a person would try."""
+
+    image_size: int
+    levels: tuple[int, int]
+    lr: float = 3e-3
+
+    def row(self) -> Row:
+        first, last = self.levels
         settings = (
             f"model.pyramid.first_level={first}",
             f"model.pyramid.last_level={last}",
@@ -83,32 +88,69 @@ def rows() -> tuple[Row, ...]:
             "decode.max_detections=200",
         )
         words = [word for one in settings for word in ("--set", one)]
-        made.append(
-            Row(
-                name=f"{size} px, levels {first}-{last}, lr {lr:g}",
-                words=("--recipe", "small", "--image-size", str(size), "--lr", str(lr), *words),
-            )
+        return Row(
+            name=f"{self.image_size} px, levels {first}-{last}, lr {self.lr:g}",
+            words=("--recipe", "small", "--image-size", str(self.image_size), "--lr", str(self.lr), *words),
         )
-    return tuple(made)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a call of this script is for."""
+
+    steps: int
+    seeds: int
+    train: bool
+    """What is not known yet."""
+
+
+AUTO = Row(name="auto", words=("--recipe", "auto"))
+SIZES_AND_LEVELS = tuple(
+    ByHand(image_size=size, levels=levels) for size, levels in product((320, 512), ((3, 6), (2, 5)))
+)
+OTHER_RATES = (1e-3, 6e-3)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--rows", type=int, default=None, help="only the first rows, to try the script")
     parser.add_argument("--only", choices=[kind.name for kind in generated.KINDS], help="this data set")
     parser.add_argument("--table", action="store_true", help="print what is there")
     options = parser.parse_args()
     results: list[Result] = []
     for kind in generated.KINDS:
-        for seed, row in product(range(options.seeds), rows()[: options.rows]):
-            training = Training(kind=kind, row=row, seed=seed, steps=options.steps)
-            settings = checksum_of_training(training.words())
-            if not options.table and options.only in (None, kind.name):
-                run(training, settings)
-            results += found(training, settings)
+        train = not options.table and options.only in (None, kind.name)
+        results += search(kind, Asked(steps=options.steps, seeds=options.seeds, train=train))
     print_table(results)
+
+
+def search(kind: generated.Kind, asked: Asked) -> list[Result]:
+    """Auto, and all that is tried by hand."""
+    results = measured(kind, AUTO, asked)
+    val_ap: dict[ByHand, float] = {}
+    for tried in SIZES_AND_LEVELS:
+        of_this = measured(kind, tried.row(), asked)
+        results += of_this
+        if of_this:
+            val_ap[tried] = _mean([r.val_ap for r in of_this])
+    if len(val_ap) == len(SIZES_AND_LEVELS):
+        best = max(val_ap, key=val_ap.__getitem__)
+        for lr in OTHER_RATES:
+            results += measured(kind, replace(best, lr=lr).row(), asked)
+    return results
+
+
+def measured(kind: generated.Kind, row: Row, asked: Asked) -> list[Result]:
+    """Of every seed, what is known."""
+    results: list[Result] = []
+    for seed in range(asked.seeds):
+        training = Training(kind=kind, row=row, seed=seed, steps=asked.steps)
+        settings = checksum_of_training(training.words())
+        if asked.train:
+            run(training, settings)
+        results += found(training, settings)
+    return results
 
 
 def found(training: Training, settings: str) -> list[Result]:
@@ -174,9 +216,9 @@ def print_table(results: Sequence[Result]) -> None:
                 f"{_mean([r.test_ap50 for r in of_this]):8.3f}{_mean([r.seconds for r in of_this]) / 60:7.1f}"
                 f"  {len(of_this)}  {name}"
             )
-        by_hand = [name for name in order if name != AUTO]
-        if by_hand and AUTO in of_row:
-            auto, best = (_mean([r.test_ap for r in of_row[name]]) for name in (AUTO, by_hand[0]))
+        by_hand = [name for name in order if name != AUTO.name]
+        if by_hand and AUTO.name in of_row:
+            auto, best = (_mean([r.test_ap for r in of_row[name]]) for name in (AUTO.name, by_hand[0]))
             ratio = f"{auto / best:.3f}" if best > 0 else "not defined"
             lines.append(f"auto / best by hand, test AP: {ratio}")
         sys.stdout.write("\n".join(lines) + "\n")
