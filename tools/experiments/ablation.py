@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from kept import Results, checksum
+from place import Place
 
 ROOT = Path(__file__).parents[2]
 DATA = "data/blood-cells"
@@ -65,9 +66,7 @@ class Study:
 
     rows: tuple[Row, ...]
     results: Path
-    page: Path
-    mark: str
-    """The table stands between `<!-- MARK: begin -->` and `<!-- MARK: end -->`."""
+    place: Place
     references: dict[str, str] = field(default_factory=dict[str, str])
     """What the reference is called in a group."""
     models: Path = ROOT / "runs" / "ablation"
@@ -146,29 +145,17 @@ class Study:
         )
 
     def _write_table(self) -> None:
-        text = self.page.read_text(encoding="utf-8")
-        before, shown, after = self._parted(text)
         latest = self.latest()
-        if len(latest) < _num_trainings(shown):
-            sys.stderr.write(f"{self.page}: shows more trainings than the {len(latest)} there are now, and stays\n")
+        if len(latest) < _num_trainings(self.place.read()):
+            page = self.place.page
+            sys.stderr.write(f"{page}: shows more trainings than the {len(latest)} there are now, and stays\n")
         elif latest:
-            self.page.write_text(f"{before}\n{self.table(latest)}\n{after}", encoding="utf-8")
-
-    def shown(self) -> str:
-        """The table that the page has."""
-        return self._parted(self.page.read_text(encoding="utf-8"))[1].strip("\n")
+            self.place.write(self.table(latest))
 
     def latest(self) -> list[Result]:
         """What belongs together with the last result."""
         results = self._kept.read()
         return [r for r in results if (r.steps, r.recipes) == (results[-1].steps, results[-1].recipes)]
-
-    def _parted(self, text: str) -> tuple[str, str, str]:
-        """The page up to the table, the table, and the rest."""
-        begin, end = f"<!-- {self.mark}: begin -->", f"<!-- {self.mark}: end -->"
-        before, rest = text.split(begin)
-        shown, after = rest.split(end)
-        return before + begin, shown, end + after
 
     def table(self, results: Sequence[Result]) -> str:
         """Rows without a result are named below it."""

@@ -12,6 +12,7 @@ what is there is not run again:
 from pathlib import Path
 
 from ablation import ROOT, Row, Study
+from place import Place
 
 QUALITY_HEADS = (
     "model.heads=["
@@ -71,8 +72,7 @@ ROWS = (
 STUDY = Study(
     rows=ROWS,
     results=Path(__file__).with_suffix(".jsonl"),
-    page=ROOT / "docs" / "accuracy.md",
-    mark="ingredients",
+    place=Place(page=ROOT / "docs" / "accuracy.md", mark="ingredients"),
 )
 
 

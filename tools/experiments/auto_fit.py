@@ -1,12 +1,13 @@
 """Measure `--recipe auto` beside settings chosen by hand, on data that nobody has tuned on.
 
-Two data sets are drawn (generated.py). On each, auto is trained, and then what a person would try: four pairs of image
-size and levels, and the best of these at two more learning rates. All start from random weights and take the same count
-of steps. The best by hand is chosen on the validation split, and both are scored on the test split. Results are kept in
-auto_fit.jsonl beside this file; what is there is not run again, so the script can be stopped and started at any time:
+Two data sets are drawn (generated.py). On each, auto is trained, and then what a person would try: three learning rates
+on small pictures, then other levels and larger pictures with the best of these. All start from random weights and take
+the same count of steps. The best by hand is chosen on the validation split, and both are scored on the test split.
+Results are kept in auto_fit.jsonl beside this file; what is there is not run again, so the script can be stopped and
+started at any time:
 
-    python tools/experiments/auto_fit.py --steps 600 --seeds 1      run what is missing, then print the ratio
-    python tools/experiments/auto_fit.py --steps 600 --table        print only
+    python tools/experiments/auto_fit.py --steps 600 --seeds 1      run what is missing, then rewrite docs/automatic.md
+    python tools/experiments/auto_fit.py --table                    rewrite the page only
 """
 
 import argparse
@@ -21,6 +22,7 @@ from pathlib import Path
 import generated
 from ablation import ROOT, commit, detector, machine, seconds
 from kept import Results, checksum_of_training
+from place import Place
 
 DATA = ROOT / "runs" / "generated"
 COUNTS = {"train": 240, "val": 80, "test": 80}
@@ -69,6 +71,7 @@ class Result:
 
 
 KEPT = Results(Path(__file__).with_suffix(".jsonl"), Result)
+PLACE = Place(page=ROOT / "docs" / "automatic.md", mark="measured")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,7 @@ class ByHand:
 
     image_size: int
     levels: tuple[int, int]
-    lr: float = 3e-3
+    lr: float
 
     def row(self) -> Row:
         first, last = self.levels
@@ -94,21 +97,11 @@ class ByHand:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What a call of this script is for."""
-
-    steps: int
-    seeds: int
-    train: bool
-    """What is not known yet."""
-
-
 AUTO = Row(name="auto", words=("--recipe", "auto"))
-SIZES_AND_LEVELS = tuple(
-    ByHand(image_size=size, levels=levels) for size, levels in product((320, 512), ((3, 6), (2, 5)))
+QUICKEST, *OTHERS = (
+    ByHand(image_size=size, levels=levels, lr=3e-3) for size, levels in product((320, 512), ((3, 6), (2, 5)))
 )
-OTHER_RATES = (1e-3, 6e-3)
+RATES = (1e-3, 3e-3, 6e-3)
 
 
 def main() -> None:
@@ -116,57 +109,45 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", choices=[kind.name for kind in generated.KINDS], help="this data set")
-    parser.add_argument("--table", action="store_true", help="print what is there")
+    parser.add_argument("--table", action="store_true", help="rewrite the page only")
     options = parser.parse_args()
-    results: list[Result] = []
     for kind in generated.KINDS:
-        train = not options.table and options.only in (None, kind.name)
-        results += search(kind, Asked(steps=options.steps, seeds=options.seeds, train=train))
-    print_table(results)
+        if not options.table and options.only in (None, kind.name):
+            search(kind, options.seeds, options.steps)
+    PLACE.write(table(latest()))
 
 
-def search(kind: generated.Kind, asked: Asked) -> list[Result]:
-    """Auto, and all that is tried by hand."""
-    results = measured(kind, AUTO, asked)
-    val_ap: dict[ByHand, float] = {}
-    for tried in SIZES_AND_LEVELS:
-        of_this = measured(kind, tried.row(), asked)
-        results += of_this
-        if of_this:
-            val_ap[tried] = _mean([r.val_ap for r in of_this])
-    if len(val_ap) == len(SIZES_AND_LEVELS):
-        best = max(val_ap, key=val_ap.__getitem__)
-        for lr in OTHER_RATES:
-            results += measured(kind, replace(best, lr=lr).row(), asked)
-    return results
+def search(kind: generated.Kind, seeds: int, steps: int) -> None:
+    """Train auto, and all that is tried by hand."""
+
+    def val_ap(row: Row) -> float:
+        return _mean([measured(Training(kind=kind, row=row, seed=seed, steps=steps)).val_ap for seed in range(seeds)])
+
+    val_ap(AUTO)
+    best_lr = max(RATES, key=lambda lr: val_ap(replace(QUICKEST, lr=lr).row()))
+    for tried in OTHERS:
+        val_ap(replace(tried, lr=best_lr).row())
 
 
-def measured(kind: generated.Kind, row: Row, asked: Asked) -> list[Result]:
-    """Of every seed, what is known."""
-    results: list[Result] = []
-    for seed in range(asked.seeds):
-        training = Training(kind=kind, row=row, seed=seed, steps=asked.steps)
-        settings = checksum_of_training(training.words())
-        if asked.train:
-            run(training, settings)
-        results += found(training, settings)
-    return results
-
-
-def found(training: Training, settings: str) -> list[Result]:
-    """Its results that are kept."""
-    key = (training.kind.name, training.row.name, settings)
-    return [one for one in KEPT.read() if (one.data, one.row, one.settings) == key]
-
-
-def run(training: Training, settings: str) -> None:
+def measured(training: Training) -> Result:
     """Train, unless it is known how that ends."""
-    if found(training, settings):
-        return
+    settings = checksum_of_training(training.words())
+    key = (training.kind.name, training.row.name, settings)
+    known = [one for one in KEPT.read() if (one.data, one.row, one.settings) == key]
+    if known:
+        return known[-1]
     result = trained(training, settings)
     KEPT.add(result)
     about = f"{result.data}, {result.row}, seed {result.seed}"
     sys.stderr.write(f"{about}: val {result.val_ap:.3f}, {result.seconds:.0f} s\n")
+    return result
+
+
+def latest() -> list[Result]:
+    """Of each training of as many steps as the last one had, the newest."""
+    results = KEPT.read()
+    newest = {(r.data, r.row, r.seed): r for r in results if r.steps == results[-1].steps}
+    return list(newest.values())
 
 
 def drawn(kind: generated.Kind) -> Path:
@@ -200,28 +181,32 @@ def trained(training: Training, settings: str) -> Result:
     )
 
 
-def print_table(results: Sequence[Result]) -> None:
+def table(results: Sequence[Result]) -> str:
     """Every row by its validation AP, and what auto has of the best by hand on the test split."""
+    commits = ", ".join(f"`{one}`" for one in dict.fromkeys(r.commit for r in results))
+    steps = ", ".join(dict.fromkeys(str(r.steps) for r in results))
+    machines = "; ".join(dict.fromkeys(r.machine for r in results))
+    lines = [f"{len(results)} trainings of {steps} steps each, commit {commits}, {machines}, one thread."]
     for data in dict.fromkeys(r.data for r in results):
         of_row: dict[str, list[Result]] = {}
         for result in results:
             if result.data == data:
                 of_row.setdefault(result.row, []).append(result)
         order = sorted(of_row, key=lambda name: -_mean([r.val_ap for r in of_row[name]]))
-        lines = [f"\n{data}\n{'val AP':>8}{'test AP':>9}{'AP50':>8}{'min':>7}  seeds"]
+        lines += ["", f"| `{data}` | seeds | val AP | test AP | test AP50 | minutes |", "|---|---|---|---|---|---|"]
         for name in order:
             of_this = of_row[name]
             lines.append(
-                f"{_mean([r.val_ap for r in of_this]):8.3f}{_mean([r.test_ap for r in of_this]):9.3f}"
-                f"{_mean([r.test_ap50 for r in of_this]):8.3f}{_mean([r.seconds for r in of_this]) / 60:7.1f}"
-                f"  {len(of_this)}  {name}"
+                f"| {name} | {len(of_this)} | {_mean([r.val_ap for r in of_this]):.3f} "
+                f"| {_mean([r.test_ap for r in of_this]):.3f} | {_mean([r.test_ap50 for r in of_this]):.3f} "
+                f"| {_mean([r.seconds for r in of_this]) / 60:.1f} |"
             )
         by_hand = [name for name in order if name != AUTO.name]
         if by_hand and AUTO.name in of_row:
             auto, best = (_mean([r.test_ap for r in of_row[name]]) for name in (AUTO.name, by_hand[0]))
             ratio = f"{auto / best:.3f}" if best > 0 else "not defined"
-            lines.append(f"auto / best by hand, test AP: {ratio}")
-        sys.stdout.write("\n".join(lines) + "\n")
+            lines += ["", f"On the test split of `{data}`, auto has {ratio} of the AP of the best by hand."]
+    return "\n".join(lines)
 
 
 def _mean(values: Sequence[float]) -> float:

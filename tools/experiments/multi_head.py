@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from ablation import DATA, ROOT, Row, Study, detector
+from place import Place
 
 TEACHER_STEPS = 4  # times the steps of a row
 
@@ -79,8 +80,7 @@ ROWS = (
 STUDY = Study(
     rows=ROWS,
     results=Path(__file__).with_suffix(".jsonl"),
-    page=ROOT / "docs" / "multi-head.md",
-    mark="experiments",
+    place=Place(page=ROOT / "docs" / "multi-head.md", mark="experiments"),
     references={
         "Balancer": "fixed weights (= parallel heads)",
         "Distillation": "student alone (= parallel heads)",

@@ -9,7 +9,7 @@ import pytest
 from detector import recipes
 from tests.unit.experiments import script
 
-ablation = script.load("ablation")
+ablation, place = script.load("ablation"), script.load("place")
 PAGE = "before\n<!-- t: begin -->\n<!-- t: end -->\nafter\n"
 
 
@@ -49,8 +49,7 @@ def study(tmp_path: Path) -> Any:
             ablation.Row(group="Looking", name="no votes", decode=("decode.voting=0",)),
         ),
         results=tmp_path / "results.jsonl",
-        page=tmp_path / "page.md",
-        mark="t",
+        place=place.Place(page=tmp_path / "page.md", mark="t"),
         models=tmp_path / "models",
     )
 
@@ -58,7 +57,7 @@ def study(tmp_path: Path) -> Any:
 def run(study: Any, monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
     monkeypatch.setattr("sys.argv", ["study.py", *words])
     study.main(None, steps=7)
-    return study.page.read_text()
+    return study.place.page.read_text()
 
 
 def test_what_is_there_is_not_trained_again(study: Any, trainings: Trainings, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,18 @@ import pytest
 from tests.unit.experiments import script
 
 auto_fit, kept, generated = script.load("auto_fit"), script.load("kept"), script.load("generated")
+place = script.load("place")
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    file = tmp_path / "page.md"
+    file.write_text("before\n<!-- t: begin -->\n<!-- t: end -->\nafter\n", encoding="utf-8")
     monkeypatch.setattr(auto_fit, "DATA", tmp_path / "generated")
     monkeypatch.setattr(auto_fit, "COUNTS", {"train": 3, "val": 1, "test": 1})
     monkeypatch.setattr(auto_fit, "KEPT", kept.Results(tmp_path / "results.jsonl", auto_fit.Result))
+    monkeypatch.setattr(auto_fit, "PLACE", place.Place(page=file, mark="t"))
+    return file
 
 
 def main(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
@@ -25,15 +30,12 @@ def main(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
 AP_OF = {  # on the validation and the test split
     "auto": (0.1, 0.2),
     "320 px, levels 3-6, lr 0.003": (0.2, 0.9),
-    "512 px, levels 3-6, lr 0.003": (0.3, 0.3),
+    "320 px, levels 3-6, lr 0.006": (0.3, 0.3),
     "512 px, levels 3-6, lr 0.006": (0.4, 0.4),
 }
 
 
-@pytest.mark.usefixtures("small")
-def test_the_best_by_hand_is_chosen_on_the_validation_split(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_best_by_hand_is_chosen_on_the_validation_split(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[str] = []
 
     def train(training: Any, settings: str) -> Any:
@@ -47,22 +49,26 @@ def test_the_best_by_hand_is_chosen_on_the_validation_split(
     monkeypatch.setattr(auto_fit, "trained", train)
     words = ("--only", "signs", "--steps", "7")
     main(monkeypatch, *words)
-    assert "auto / best by hand, test AP: 0.500" in capsys.readouterr().out
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "7 trainings of 7 steps each" in text
+    assert "On the test split of `signs`, auto has 0.500 of the AP of the best by hand." in text
     assert trained == [
         "auto",
-        *(f"{size} px, levels {levels}, lr 0.003" for size in (320, 512) for levels in ("3-6", "2-5")),
-        *(f"512 px, levels 3-6, lr {lr}" for lr in ("0.001", "0.006")),
+        *(f"320 px, levels 3-6, lr {lr}" for lr in ("0.001", "0.003", "0.006")),
+        *(f"{pair}, lr 0.006" for pair in ("320 px, levels 2-5", "512 px, levels 3-6", "512 px, levels 2-5")),
     ]
     main(monkeypatch, *words)  # all is known
     main(monkeypatch, "--table", *words)
     assert len(trained) == 7
-    assert capsys.readouterr().out.count("auto / best by hand, test AP: 0.500") == 2
+    assert page.read_text(encoding="utf-8") == text
 
 
-@pytest.mark.usefixtures("small")
+@pytest.mark.usefixtures("page")
 def test_settings_of_auto_are_those_it_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a rule that changes makes old results void."""
-    auto, by_hand = auto_fit.AUTO, auto_fit.SIZES_AND_LEVELS[0].row()
+    auto, by_hand = auto_fit.AUTO, auto_fit.QUICKEST.row()
     words = [auto_fit.Training(kind=generated.SIGNS, row=row, seed=0, steps=7).words() for row in (auto, by_hand, auto)]
     first, hand, again = map(kept.checksum_of_training, words)
     assert first == again != hand
