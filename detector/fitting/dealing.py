@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from detector.data.columns import Columns
+from detector.fitting import each_class
 
 
 def deal(columns: Columns, shares: Mapping[str, float], seed: int) -> dict[str, list[int]]:
@@ -25,7 +26,7 @@ def deal(columns: Columns, shares: Mapping[str, float], seed: int) -> dict[str, 
     files = list(rows_of.values())
     order: list[list[int]] = [files[place] for place in rng.permutation(len(files)).tolist()]
     room = _room(len(order), shares)
-    dealt = _one_of_each_class(columns, order, room)
+    dealt = each_class.dealt(columns, order, room)
     taken = {place for places in dealt.values() for place in places}
     free = iter([place for place in range(len(order)) if place not in taken])
     for name, places in dealt.items():
@@ -37,28 +38,3 @@ def _room(num_files: int, shares: Mapping[str, float]) -> dict[str, int]:
     first, *others = shares
     room = {name: round(num_files * shares[name]) for name in others}
     return {first: max(0, num_files - sum(room.values())), **room}
-
-
-def _one_of_each_class(columns: Columns, order: list[list[int]], room: Mapping[str, int]) -> dict[str, list[int]]:
-    """Places in the order, for each split."""
-    having: dict[int, list[int]] = {}
-    classes: list[set[int]] = []
-    for place, rows in enumerate(order):
-        classes.append(set())
-        for row in rows:
-            here = columns.objects(row)
-            classes[place] |= set(columns.labels[here][~columns.is_crowd[here]].tolist())
-        for label in classes[place]:
-            having.setdefault(label, []).append(place)
-    dealt: dict[str, list[int]] = {name: [] for name in room}
-    shown: dict[str, set[int]] = {name: set() for name in room}
-    taken: set[int] = set()
-    for label in sorted(having, key=lambda label: (len(having[label]), label)):
-        for name in room:
-            free = next((place for place in having[label] if place not in taken), None)
-            if free is None or label in shown[name] or len(dealt[name]) == room[name]:
-                continue
-            dealt[name].append(free)
-            taken.add(free)
-            shown[name] |= classes[free]
-    return dealt

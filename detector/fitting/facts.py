@@ -38,6 +38,7 @@ class Asked:
     length: LengthConfig | None = None
     zoom: tuple[float, float] | None = None
     levels: Pinned = field(default_factory=Pinned)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
     has_weights: bool = False
     """Whether training begins with given weights."""
 

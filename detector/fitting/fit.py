@@ -13,7 +13,7 @@ from detector.config import RunConfig
 from detector.fitting import choice, levels
 from detector.fitting.choice import Choice, Fit
 from detector.fitting.facts import Asked, Facts
-from detector.train import schedule
+from detector.train import scaling, schedule
 
 MANY_IMAGES = 2000
 """From here on a GPU trains a ResNet-50."""
@@ -30,6 +30,7 @@ _FITS_A_CUTOUT = 0.4
 """Of the canvas's longer side: an object that lies whole in most cut-outs of half that side."""
 _SIDE_WORDS = {"left", "right"}
 _COCO_MAX_DETECTIONS = 100
+_MOST_TIMES_LR = 2.0
 _USUAL_STEPS = (2000, 12_000)
 _HARDLY = 0.005
 """IoU that would be told as 0.00."""
@@ -174,7 +175,7 @@ def _rates(facts: Facts, asked: Asked, base: RunConfig, batch_size: int) -> Sequ
     if asked.has_weights:
         lr, reason = lr / 3, "a third of that from random weights: given weights are not to be lost"
     if batch_size != usual:
-        factor = min(2.0, math.sqrt(batch_size / usual))  # Malladi et al. 2022, of Adam
+        factor = min(_MOST_TIMES_LR, scaling.lr_factor(asked.optimizer, batch_size, usual))
         lr, reason = float(f"{lr * factor:.2g}"), f"{reason}; times {factor:.2g} for the batch"
     return (
         Choice(setting="optim.lr", value=lr, reason=reason),

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from detector.data.columns import Columns
+from detector.fitting import each_class
 
 
 def part(columns: Columns, share: float, seed: int) -> list[int]:
@@ -20,19 +21,6 @@ def part(columns: Columns, share: float, seed: int) -> list[int]:
 def _order(columns: Columns, seed: int) -> list[int]:
     rng = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(2,))))
     shuffled: list[int] = rng.permutation(len(columns)).tolist()
-    rows = np.repeat(np.arange(len(columns)), np.diff(columns.offsets))
-    real = ~columns.is_crowd
-    counts = np.bincount(columns.labels[real], minlength=len(columns.label_map))
-    place = np.empty(len(columns), np.int64)
-    place[shuffled] = np.arange(len(columns))
-    first: dict[int, None] = {}
-    shown: set[int] = set()
-    for label in np.argsort(counts, kind="stable").tolist():
-        if label in shown or not counts[label]:
-            continue
-        having = np.unique(rows[real & (columns.labels == label)])
-        row = int(having[place[having].argmin()])
-        first[row] = None
-        here = columns.objects(row)
-        shown |= set(columns.labels[here][real[here]].tolist())
-    return [*first, *(row for row in shuffled if row not in first)]
+    first = each_class.dealt(columns, [[row] for row in shuffled], {"": len(shuffled)})[""]
+    rest = sorted(set(range(len(shuffled))).difference(first))
+    return [shuffled[place] for place in (*first, *rest)]

@@ -12,14 +12,18 @@ from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 from detector import files
 from detector.config import Backbone, RunConfig
 from detector.errors import CheckpointError
-from detector.model import class_outputs, model_file, state_names, torch_file, transfer
+from detector.model import box_outputs, class_outputs, model_file, state_names, torch_file, transfer
+from detector.model.box_outputs import Offsets
 from detector.model.detector import DetectionModel
 from detector.model.model_file import FORMAT, read_tensors, require_finite, require_whole
 from detector.model.torch_file import NotPlainError
 from detector.model.transfer import Loaded, Origin
 
 _LAST_LEVEL = 5  # of a backbone
-_TORCHVISION_PRIORS = 9
+_TORCHVISION_OFFSETS = Offsets(
+    std=(1.0, 1.0, 1.0, 1.0),
+    priors_wh=box_outputs.laid_out((4.0, 4.0 * 2 ** (1 / 3), 4.0 * 2 ** (2 / 3)), (0.5, 1.0, 2.0)),
+)
 _NO_CLASS = ("__background__", "N/A")  # outputs of COCO's numbering that nothing was ever labelled with
 _WRAPPERS: Final = (
     # Averaged weights first: they are the better ones.
@@ -72,7 +76,7 @@ def _require_weights(file: _File) -> None:
 def _origin(file: _File, config: RunConfig, classes: Sequence[str]) -> Origin:
     renamed = state_names.rename(file.tensors, file.source)
     if renamed.is_torchvision_detector:
-        outputs = len(renamed.state.get("heads.classification.output.bias", ())) // _TORCHVISION_PRIORS
+        outputs = len(renamed.state.get("heads.classification.output.bias", ())) // len(_TORCHVISION_OFFSETS.priors_wh)
         listed = cast("list[str]", RetinaNet_ResNet50_FPN_Weights.COCO_V1.meta["categories"])
         coco = tuple("" if name in _NO_CLASS else name for name in listed)
         # The file has no names. So many outputs are COCO's, unless not one class of the data is among them.
@@ -83,8 +87,7 @@ def _origin(file: _File, config: RunConfig, classes: Sequence[str]) -> Origin:
             left=renamed.left,
             classes=coco if is_coco else (),
             classification="focal",
-            num_priors=_TORCHVISION_PRIORS,
-            delta_std=(1.0, 1.0, 1.0, 1.0),
+            offsets=_TORCHVISION_OFFSETS,
             first_level=_LAST_LEVEL + 1 - renamed.num_lateral,
             normed_towers=frozenset(("classification", "box") if renamed.has_tower_norm else ()),
         )
@@ -96,8 +99,7 @@ def _origin(file: _File, config: RunConfig, classes: Sequence[str]) -> Origin:
         left=renamed.left,
         classes=None if inside is None else inside.label_map.names,
         classification=theirs.loss.classification,
-        num_priors=transfer.num_priors(theirs.model),
-        delta_std=theirs.model.delta_std,
+        offsets=box_outputs.of_model(theirs.model),
         first_level=theirs.model.pyramid.first_level,
         normed_towers=frozenset(head.name for head in theirs.model.heads if head.tower.norm == "group"),
     )

@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from detector.config import Classification, ModelConfig, RunConfig
 from detector.errors import CheckpointError
-from detector.model import class_outputs
+from detector.model import box_outputs, class_outputs
+from detector.model.box_outputs import Offsets
 from detector.model.detector import DetectionModel
 from detector.model.state_names import BACKBONE, COUNTER, block_length, trunk_name
 
@@ -29,9 +29,7 @@ class Origin:
     classes: tuple[str, ...] | None = None
     """None where they are taken to be ours; empty where nobody can tell."""
     classification: Classification
-    num_priors: int
-    """Of a cell."""
-    delta_std: tuple[float, float, float, float]
+    offsets: Offsets
     first_level: int
     normed_towers: frozenset[str]
     """Heads that have norms in their towers."""
@@ -146,32 +144,31 @@ def _with_fitted_outputs(
     layers = {
         head.name: [f"heads.{head.name}.output.{part}" for part in ("weight", "bias")] for head in config.model.heads
     }
-    here = num_priors(config.model)
-    if origin.num_priors != here:
+    theirs, ours = origin.offsets, box_outputs.of_model(config.model)
+    there, here = len(theirs.priors_wh), len(ours.priors_wh)
+    if there != here:
         outputs = [state.pop(name) for names in layers.values() for name in names if name in state]
-        told = f"weights: {origin.num_priors} priors a cell there, {here} here: no output layer taken"
+        told = f"weights: {there} priors a cell there, {here} here: no output layer taken"
         return state, [told] if outputs else []
     remarks: list[str] = []
-    units = [theirs / ours for theirs, ours in zip(origin.delta_std, config.model.delta_std, strict=True)]
+    boxes = {head.name for head in config.model.heads if head.kind == "box"}
     for head in config.model.heads:
         layer = {name: state.pop(name) for name in layers[head.name] if name in state}
         if head.kind == "box":
+            refines = head.input in boxes
             layer = {
-                name: _scaled(rows, units) if rows.shape == own[name].shape else rows for name, rows in layer.items()
+                name: box_outputs.rewritten(rows, theirs, ours, refines=refines)
+                if rows.shape == own[name].shape
+                else rows
+                for name, rows in layer.items()
             }
+            if layer and theirs.priors_wh != ours.priors_wh and not refines:
+                remarks.append(f"weights: outputs of heads.{head.name} are written anew, for priors of other sides")
         elif head.kind == "classification" and layer:
             layer, said = _of_our_classes(layer, own, origin, config, classes)
             remarks += said
         state |= layer
     return state, remarks
-
-
-def _scaled(rows: Tensor, units: Sequence[float]) -> Tensor:
-    """Offsets in units of the origin, written in ours."""
-    if all(unit == 1 for unit in units):
-        return rows
-    factors = torch.tensor(units).repeat(len(rows) // len(units))
-    return rows.float() * factors.view(-1, *[1] * (rows.ndim - 1))
 
 
 def _of_our_classes(
@@ -186,13 +183,13 @@ def _of_our_classes(
         return dict(layer), []
     if not theirs:
         return {}, ["weights: all class outputs at random: the file does not say of which classes its own are"]
-    places = class_outputs.same_names(classes, theirs)
+    places, num_priors = class_outputs.same_names(classes, theirs), len(origin.offsets.priors_wh)
     made: dict[str, Tensor] = {}
     for name, old in layer.items() if places else ():
-        rows = origin.num_priors * (len(theirs) + (kind == "softmax"))
+        rows = num_priors * (len(theirs) + (kind == "softmax"))
         has_its_shape = old.shape == (rows, *own[name].shape[1:])  # else it is told by that, as other layers are
         made[name] = (
-            class_outputs.mapped(old, own[name], places, num_priors=origin.num_priors, has_background=kind == "softmax")
+            class_outputs.mapped(old, own[name], places, num_priors=num_priors, has_background=kind == "softmax")
             if has_its_shape
             else old
         )
@@ -218,11 +215,6 @@ def _on_random(loaded: Loaded, offered: Mapping[str, Tensor | None], own: Mappin
             facts.append(f"{name} (not there)")
     if facts:
         yield f"weights: at random: {_listed(facts)}"
-
-
-def num_priors(config: ModelConfig) -> int:
-    """Of a cell."""
-    return 1 if config.neck == "pool" else len(config.priors.scales) * len(config.priors.ratios)
 
 
 def _part(name: str) -> str:

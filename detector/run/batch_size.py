@@ -1,7 +1,6 @@
 """The largest batch that fits, and the learning rate that goes with it."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,17 +9,22 @@ import torch
 from detector import config_file
 from detector.config import RunConfig
 from detector.errors import ConfigError, DetectorError
+from detector.fitting.choice import Fit
 from detector.run import assembly, memory, preflight
 from detector.run import material as materials
 from detector.run.material import Material
+from detector.train import scaling
 from detector.train.checkpoint import Loaded
 from detector.train.distributed import World
 
 MARGIN = 0.9
 """Of the memory: later batches may be laid out less well."""
-LINEAR_UP_TO = 64
 STEPS_IN_AN_EPOCH = 16
 """At least: fewer steps an epoch are fewer in the run, and a network from scratch needs thousands of them."""
+
+
+Refit = Callable[[int], tuple[RunConfig, Fit]]
+"""The settings fitted anew around a batch size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +42,16 @@ def of_run(config: RunConfig, loaded: Loaded, auto: Auto) -> RunConfig:
     return _with(config, before.data.batch_size, lr)
 
 
-def choose(material: Material, init: str, auto: Auto, world: World) -> Material:
+def choose(material: Material, init: str, auto: Auto, world: World, refit: Refit | None = None) -> Material:
     """The material with the largest batch that fits, and a remark on it.
+
+    Args:
+        material: What was gathered for the batch size of the settings.
+        init: First weights.
+        auto: What of the rest the user named.
+        world: A single process.
+        refit: Of the automatic recipe, whose rate and length depend on the batch size too. Without it the rate alone
+            follows.
 
     Raises:
         DetectorError: not even one image fits.
@@ -60,10 +72,15 @@ def choose(material: Material, init: str, auto: Auto, world: World) -> Material:
     limit = few if size >= before and 2 * size > most else ""
     if size == before:
         return materials.under(material, config, f"batch size: {size}, that of the settings{limit}")
-    lr = config.optim.lr if auto.keep_lr else lr_for(config, size)
-    chosen = _with(config, size, lr)
+    if refit is None:
+        factor = 1.0 if auto.keep_lr else scaling.lr_factor(config.optim.name, size, before)
+        chosen, fit = _with(config, size, config.optim.lr * factor), None
+    else:
+        chosen, fit = refit(size)
+    lr = chosen.optim.lr
     rate = f", optim.lr {lr:.2g} instead of {config.optim.lr:.2g}" if lr != config.optim.lr else ""
-    return materials.under(material, chosen, f"batch size: {size} instead of {before}{rate}{limit}")
+    made = materials.under(material, chosen, f"batch size: {size} instead of {before}{rate}{limit}")
+    return dataclasses.replace(made, fit=fit)
 
 
 def largest(fits: Callable[[int], bool], start: int, most: int) -> int | None:
@@ -78,22 +95,6 @@ def largest(fits: Callable[[int], bool], start: int, most: int) -> int | None:
     while 2 * size <= most and fits(2 * size):
         size *= 2
     return size
-
-
-def lr_for(config: RunConfig, size: int) -> float:
-    """The rate under another batch size.
-
-    AdamW: by the square root (Malladi et al. 2022). SGD: linear (Goyal et al. 2017), beyond 64 images by the root.
-    """
-    if config.optim.name == "adamw":
-        factor = math.sqrt(size / config.data.batch_size)
-    else:
-        factor = _linear(size) / _linear(config.data.batch_size)
-    return config.optim.lr * factor
-
-
-def _linear(size: int) -> float:
-    return size if size <= LINEAR_UP_TO else math.sqrt(size * LINEAR_UP_TO)
 
 
 def _trial(material: Material, init: str, world: World) -> Callable[[int], bool]:

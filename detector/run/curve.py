@@ -14,7 +14,7 @@ from detector.errors import ConfigError, DataError, DetectorError
 from detector.evaluate import coco
 from detector.evaluate.coco import Interval
 from detector.evaluate.results import Results
-from detector.fitting import power_law, sampling
+from detector.fitting import choice, power_law, sampling
 from detector.fitting.choice import AutoRecipe, Fit
 from detector.fitting.power_law import Forecast, Point, PowerLaw
 from detector.model import device as devices
@@ -168,16 +168,31 @@ def _plan(
             )
         return held
     run_folder.require_free(out)  # before anything is measured
-    settled, fit = fitting.settled(config, splits.train, World(device=devices.resolve(device)), init)
+    world = World(device=devices.resolve(device))
+    settled, fit = fitting.settled(config, splits.train, world, init)
     for line in fit.lines() if fit is not None else ():
         say(line)
     if settled.data.share != 1:
         raise ConfigError("data.share is what a learning curve varies; leave it out")
-    steps = forecast_of(data, settled, out=None, init=init, device=device, say=lambda _: None).estimate.steps
+    forecast = forecast_of(data, settled, out=None, init=init, device=device, say=lambda _: None)
+    steps = max(1, forecast.estimate.steps)
     if settled.length.minutes is not None:
         say(f"curve: {settled.length.minutes:g} minutes are about {steps:,} steps here")
-    length = LengthConfig(steps=max(1, steps), evaluations=1)
+    if isinstance(config, AutoRecipe):
+        fit = fitting.fitted(_in_steps(config, steps), splits.train, world, init)
+        if fit.config.optim.warmup_steps != settled.optim.warmup_steps:
+            say(f"curve: optim.warmup_steps {fit.config.optim.warmup_steps}, a twentieth of them")
+        settled = fit.config
+    else:
+        for line in forecast.warnings():
+            say(line)
+    length = LengthConfig(steps=steps, evaluations=1)
     return _Plan(config=dataclasses.replace(settled, length=length), asked=asked, fit=fit)
+
+
+def _in_steps(recipe: AutoRecipe, steps: int) -> AutoRecipe:
+    """The recipe for a run of so many, whose warm-up follows."""
+    return AutoRecipe(changes={**recipe.changes, **dict.fromkeys(choice.LENGTHS), "length.steps": steps})
 
 
 def _asked(config: RunConfig | AutoRecipe, init: str) -> str:

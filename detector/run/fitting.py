@@ -8,13 +8,14 @@ import torch
 
 from detector import files, recipes
 from detector.config import RunConfig
-from detector.data.columns import Columns
+from detector.data.columns import Columns, subset
 from detector.errors import ConfigError
-from detector.fitting import choice, facts
+from detector.fitting import choice, facts, sampling
 from detector.fitting import fit as fits
 from detector.fitting.choice import AutoRecipe, Fit
 from detector.fitting.facts import Asked, Machine
 from detector.fitting.levels import Pinned
+from detector.run.batch_size import Refit
 from detector.train import run_folder
 from detector.train.distributed import World
 from detector.train.run_folder import RunFolder
@@ -24,12 +25,30 @@ def settled(config: RunConfig | AutoRecipe, columns: Columns, world: World, init
     """The settings as they are, or as they were chosen; all processes have those of the first."""
     if not isinstance(config, AutoRecipe):
         return config, None
-    found = None
-    if world.is_first:
-        found = fits.fit(facts.of_columns(columns, machine_of(world)), _asked(config, init), config.changes)
+    found = fitted(config, columns, world, init) if world.is_first else None
     shared = world.share(found)
     assert shared is not None
     return shared.config, shared
+
+
+def fitted(recipe: AutoRecipe, columns: Columns, world: World, init: str) -> Fit:
+    """The recipe for those of the images that are learned from."""
+    plain = choice.settle(recipes.small(), (), "", recipe.changes).config  # which reads `1e3` and `"8"` as numbers
+    if plain.data.share < 1:
+        columns = subset(columns, sampling.part(columns, plain.data.share, plain.seed))
+    return fits.fit(facts.of_columns(columns, machine_of(world)), _asked(recipe, plain, init), recipe.changes)
+
+
+def refit(config: RunConfig | AutoRecipe, columns: Columns, world: World, init: str) -> Refit | None:
+    """How to fit the recipe around another batch size; None where it is fixed."""
+    if not isinstance(config, AutoRecipe):
+        return None
+
+    def around(batch_size: int) -> tuple[RunConfig, Fit]:
+        fit = fitted(AutoRecipe(changes={**config.changes, "data.batch_size": batch_size}), columns, world, init)
+        return fit.config, fit
+
+    return around
 
 
 def machine_of(world: World) -> Machine:
@@ -55,9 +74,9 @@ def write(folder: Path, fit: Fit) -> None:
         raise ConfigError(run_folder.why_unwritable(RunFolder(path=folder), error)) from error
 
 
-def _asked(recipe: AutoRecipe, init: str) -> Asked:
+def _asked(recipe: AutoRecipe, decided: RunConfig, init: str) -> Asked:
+    """What of the settings `decided` the user has named."""
     changes = recipe.changes
-    decided = choice.settle(recipes.small(), (), "", changes).config  # which reads `1e3` and `"8"` as numbers
 
     def is_asked(*names: str) -> bool:
         return any(choice.named(changes, name) is not None for name in names)
@@ -74,5 +93,6 @@ def _asked(recipe: AutoRecipe, init: str) -> Asked:
             # The middle one stands for several.
             scale=sorted(scales)[len(scales) // 2] if is_asked("model.priors.scales") else None,
         ),
+        optimizer=decided.optim.name,
         has_weights=init != "none",
     )

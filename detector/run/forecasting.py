@@ -39,7 +39,7 @@ class Forecast:
         return (
             f"preflight: {steps}{scoring}; up to {self.most_objects} objects an image{self._memory()}",
             f"preflight: {self._whole()}",
-            *self._warnings(),
+            *self.warnings(),
         )
 
     def values(self) -> dict[str, object]:
@@ -73,7 +73,7 @@ class Forecast:
             return f"about {work} in {self.minutes:g} min"
         return f"about {span(self.estimate.seconds)} for {work}"
 
-    def _warnings(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[str, ...]:
         if self.minutes is None or self.estimate.steps >= self.warmup_steps:
             return ()
         return (

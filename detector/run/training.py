@@ -119,7 +119,8 @@ def _train(
             if past.state.loop.finished:
                 return _of_finished(held, material, world)
         elif auto_batch:
-            material = batch_size.choose(material, init, auto_batch, world)
+            refit = fitting.refit(config, splits.train, world, init)
+            material = batch_size.choose(material, init, auto_batch, world, refit)
         made = assembly.build(material, init, world, past)
         folder = _folder(held, out, world, stack)
         with _in_words(folder):
@@ -202,7 +203,8 @@ def forecast(
     settled, fit = fitting.settled(config, splits.train, world, init)
     material = materials.gather(splits, settled, world, init, None, fit)
     if auto_batch:
-        material = batch_size.choose(material, init, auto_batch, world)
+        refit = fitting.refit(config, splits.train, world, init)
+        material = batch_size.choose(material, init, auto_batch, world, refit)
     made = assembly.build(material, init, world)
     introduction.introduce(say, material, made)
     _compile(made, material, say)

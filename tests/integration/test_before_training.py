@@ -14,6 +14,7 @@ import torch
 from detector import config_file
 from detector.cli import train
 from detector.config import RunConfig
+from detector.fitting.choice import Fit
 from detector.model import detector as network
 from detector.model import inference
 from detector.run import assembly, batch_size, material, memory, preflight
@@ -280,6 +281,14 @@ def test_the_largest_batch_that_fits(
     assert f"batch size: {size} instead of 4, optim.lr" in found.remarks[0]
     kept = batch_size.choose(wanted, "none", batch_size.Auto(keep_lr=True), World())
     assert kept.config.optim.lr == config.optim.lr
+
+    def refit(size: int) -> tuple[RunConfig, Fit]:
+        anew = config_file.override(config, {"data.batch_size": size, "length.steps": 7, "length.epochs": None})
+        return anew, Fit(config=anew, choices=(), about="anew")
+
+    fitted = batch_size.choose(wanted, "none", batch_size.Auto(keep_lr=False), World(), refit)
+    assert (fitted.config, fitted.fit) == (refit(size)[0], refit(size)[1])
+    assert fitted.identity.config == config_file.dump(fitted.config)
 
 
 def test_a_run_goes_on_with_the_batch_size_that_was_found(

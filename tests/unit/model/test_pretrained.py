@@ -1,5 +1,6 @@
 """What may be given to --init, and what is refused."""
 
+import math
 import pickle
 import re
 from collections.abc import Callable
@@ -442,6 +443,16 @@ def test_other_priors_units_levels_and_norms(tmp_path: Path) -> None:
         "weights: left in the file: heads.box.tower.0.bias, heads.box.tower.2.bias, neck.lateral.0.bias, "
         "neck.lateral.0.weight, neck.output.0.bias, neck.output.0.weight"
     )
+
+    smaller = replace(SMALL, model=replace(SMALL.model, priors=replace(SMALL.model.priors, scales=(3.0,))))
+    four, three = trained(2), fresh(config=smaller)
+    loaded = start(three, saved(tmp_path / "four.safetensors", ("a", "b"), SMALL, four), smaller)
+    bias, old = three.heads.head_named("box").output.bias, four.heads.head_named("box").output.bias
+    assert bias is not None
+    assert torch.allclose(bias[:2], old[:2] * 4 / 3)
+    assert torch.allclose(bias[2:], old[2:] + math.log(4 / 3) / 0.2)
+    assert loaded.random == ()
+    assert loaded.lines()[1:] == ("weights: outputs of heads.box are written anew, for priors of other sides",)
 
     nine = replace(SMALL, model=replace(SMALL.model, priors=recipes.retinanet().model.priors))
     loaded = start(fresh(config=nine), saved(tmp_path / "one.safetensors"), nine)

@@ -2,9 +2,14 @@
 
 from pathlib import Path
 
+from detector import recipes
 from detector.fitting import power_law
+from detector.fitting.choice import AutoRecipe
 from detector.fitting.power_law import Point
+from detector.run import curve, fitting
 from detector.run.curve import CurveOutcome
+from detector.train.distributed import World
+from tests.unit.fitting.make import columns
 
 
 def said(*scores: float) -> str:
@@ -15,6 +20,13 @@ def said(*scores: float) -> str:
     law = power_law.fit([point.num_images for point in points], [point.score for point in points])
     forecast = power_law.forecast(points, 2 * points[-1].num_images)
     return CurveOutcome(folder=Path("c"), points=points, law=law, forecast=forecast, plot=None, steps=7).text()
+
+
+def test_the_warm_up_follows_the_steps_that_fit_into_the_time() -> None:
+    many, timed = columns([[0], [1]] * 20), AutoRecipe(changes={"length.minutes": 1.0})
+    assert fitting.fitted(timed, many, World(), "none").config.optim.warmup_steps == recipes.small().optim.warmup_steps
+    found = fitting.fitted(curve._in_steps(timed, 60), many, World(), "none").config
+    assert (found.length.steps, found.length.minutes, found.optim.warmup_steps) == (60, None, 3)
 
 
 def test_a_curve_that_rises_has_a_power() -> None:

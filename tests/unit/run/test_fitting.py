@@ -11,7 +11,9 @@ from detector import recipes
 from detector.config import LengthConfig
 from detector.errors import ConfigError
 from detector.fitting.choice import AutoRecipe
+from detector.fitting.facts import Machine
 from detector.run import fitting
+from detector.train import schedule
 from detector.train.distributed import World
 from tests.unit.fitting.make import columns
 
@@ -52,6 +54,38 @@ def test_what_the_user_says_of_levels_and_zoom_reaches_the_rules() -> None:
     assert pinned.model.pyramid.first_level == free.model.pyramid.first_level
     with_zoom = settled({"augment.scale": [4.0, 8.0]})
     assert with_zoom.model.pyramid.first_level > free.model.pyramid.first_level
+
+
+def test_another_batch_size_changes_what_depends_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = Machine(kind="cuda", cores=8, memory_bytes=None, processes=1)
+    monkeypatch.setattr(fitting, "machine_of", lambda world: gpu)
+    many, recipe = columns([[0], [1]] * 4000), AutoRecipe(changes={"optim.momentum": 0.8})
+    before, _ = fitting.settled(recipe, many, World(), "none")
+    around = fitting.refit(recipe, many, World(), "none")
+    assert around is not None
+    after, fit = around(128)
+    assert fit.config == after
+    assert (before.data.batch_size, after.data.batch_size) == (16, 128)
+    assert (before.length.steps, after.length.steps) == (18_000, 12_000)
+    assert after.optim.lr == pytest.approx(2 * before.optim.lr)
+    assert after.optim.momentum == 0.8
+    assert fitting.refit(before, many, World(), "none") is None
+
+
+def test_the_rate_follows_the_optimizer() -> None:
+    usual = settled({}).optim.lr
+    twice = 2 * settled({}).data.batch_size
+    assert settled({"data.batch_size": twice}).optim.lr == pytest.approx(2**0.5 * usual, rel=0.02)
+    assert settled({"data.batch_size": twice, "optim.name": "sgd"}).optim.lr == pytest.approx(2 * usual)
+
+
+def test_a_share_of_the_images_is_what_the_recipe_is_fitted_to() -> None:
+    found, fit = fitting.settled(
+        AutoRecipe(changes={"data.share": 0.25, "length.epochs": 20}), COLUMNS, World(), "none"
+    )
+    assert fit is not None
+    assert "10 images" in fit.about
+    assert found.optim.warmup_steps == max(1, (schedule.plan(found, num_images=10).steps or 0) // 20)
 
 
 def test_given_weights_reach_the_rules() -> None:
