@@ -40,12 +40,19 @@ class Row:
     decode: tuple[str, ...] = ()
     """Settings for looking at images: the reference is not trained again, only scored again."""
 
+    @property
+    def changed(self) -> str:
+        """What a result has to have, to be one of this row."""
+        return " ".join((*self.settings, *self.decode))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """One training."""
 
     row: str
+    changed: str
+    """Settings of the row."""
     seed: int
     steps: int
     ap: float
@@ -96,8 +103,8 @@ class Study:
         # Seed by seed, so that a table of one seed is whole before the next is begun.
         for seed in range(seeds):
             for row in wanted:
-                key = (row.name, seed, steps, self._recipes)
-                if any((r.row, r.seed, r.steps, r.recipes) == key for r in self._kept.read()):
+                key = (row.name, row.changed, seed, steps, self._recipes)
+                if any((r.row, r.changed, r.seed, r.steps, r.recipes) == key for r in self._kept.read()):
                     continue
                 result = self._score_again(row, seed, steps) if row.decode else self._train(row, seed, steps)
                 self._kept.add(result)
@@ -134,6 +141,7 @@ class Study:
     def _result(self, row: Row, seed: int, steps: int, answer: dict[str, Any], took: float) -> Result:
         return Result(
             row=row.name,
+            changed=row.changed,
             seed=seed,
             steps=steps,
             ap=answer["scores"]["ap"],
@@ -155,17 +163,23 @@ class Study:
     def latest(self) -> list[Result]:
         """What belongs together with the last result."""
         results = self._kept.read()
-        return [r for r in results if (r.steps, r.recipes) == (results[-1].steps, results[-1].recipes)]
+        rows = {(row.name, row.changed) for row in self.rows}
+        return [
+            r
+            for r in results
+            if (r.steps, r.recipes) == (results[-1].steps, results[-1].recipes) and (r.row, r.changed) in rows
+        ]
 
     def table(self, results: Sequence[Result]) -> str:
         """Rows without a result are named below it."""
         of_row = {row.name: [r for r in results if r.row == row.name] for row in self.rows}
         reference = of_row[self.rows[0].name]
         commits = ", ".join(f"`{one}`" for one in dict.fromkeys(r.commit for r in results))
+        machines = "; ".join(dict.fromkeys(r.machine for r in results))
         steps = ", ".join(dict.fromkeys(str(r.steps) for r in results))
         lines = [
-            f"{len(results)} trainings of {steps} steps each, commit {commits}. The difference is that of equal seeds; "
-            "the spread is the standard deviation over seeds.",
+            f"{len(results)} trainings of {steps} steps each, commit {commits}, {machines}. The difference is that of "
+            "equal seeds; the spread is the standard deviation over seeds.",
             "",
             "| | what | seeds | val AP | spread | difference | val AP50 |",
             "|---|---|---|---|---|---|---|",

@@ -20,8 +20,9 @@ from itertools import product
 from pathlib import Path
 
 import generated
+import torch
 from ablation import ROOT, commit, detector, machine, seconds
-from kept import Results, checksum_of_training
+from kept import Results, checksum, checksum_of_training
 from place import Place
 
 DATA = ROOT / "runs" / "generated"
@@ -66,6 +67,9 @@ class Result:
     seconds: float
     commit: str
     machine: str
+    threads: int
+    recipes: str
+    """Checksum of the settings that all rows begin with."""
     settings: str
     """Checksum of those that it was trained with, its length and seed among them."""
 
@@ -114,7 +118,8 @@ def main() -> None:
     for kind in generated.KINDS:
         if not options.table and options.only in (None, kind.name):
             search(kind, options.seeds, options.steps)
-    PLACE.write(table(latest()))
+    if known := latest():
+        PLACE.write(table(known))
 
 
 def search(kind: generated.Kind, seeds: int, steps: int) -> None:
@@ -144,10 +149,10 @@ def measured(training: Training) -> Result:
 
 
 def latest() -> list[Result]:
-    """Of each training of as many steps as the last one had, the newest."""
+    """Of each training of as many steps and of the same recipe as the last one, the newest."""
     results = KEPT.read()
-    newest = {(r.data, r.row, r.seed): r for r in results if r.steps == results[-1].steps}
-    return list(newest.values())
+    alike = [r for r in results if (r.steps, r.recipes) == (results[-1].steps, results[-1].recipes)]
+    return list({(r.data, r.row, r.seed): r for r in alike}.values())
 
 
 def drawn(kind: generated.Kind) -> Path:
@@ -177,6 +182,8 @@ def trained(training: Training, settings: str) -> Result:
         seconds=took,
         commit=commit(),
         machine=machine(),
+        threads=torch.get_num_threads(),
+        recipes=checksum(["small"]),
         settings=settings,
     )
 
@@ -185,8 +192,8 @@ def table(results: Sequence[Result]) -> str:
     """Every row by its validation AP, and what auto has of the best by hand on the test split."""
     commits = ", ".join(f"`{one}`" for one in dict.fromkeys(r.commit for r in results))
     steps = ", ".join(dict.fromkeys(str(r.steps) for r in results))
-    machines = "; ".join(dict.fromkeys(r.machine for r in results))
-    lines = [f"{len(results)} trainings of {steps} steps each, commit {commits}, {machines}, one thread."]
+    machines = "; ".join(dict.fromkeys(f"{r.machine}, {_counted(r.threads, 'thread')}" for r in results))
+    lines = [f"{_counted(len(results), 'training')} of {steps} steps each, commit {commits}, {machines}."]
     for data in dict.fromkeys(r.data for r in results):
         of_row: dict[str, list[Result]] = {}
         for result in results:
@@ -207,6 +214,10 @@ def table(results: Sequence[Result]) -> str:
             ratio = f"{auto / best:.3f}" if best > 0 else "not defined"
             lines += ["", f"On the test split of `{data}`, auto has {ratio} of the AP of the best by hand."]
     return "\n".join(lines)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _mean(values: Sequence[float]) -> float:

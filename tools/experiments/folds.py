@@ -51,7 +51,7 @@ KEPT = Results(Path(__file__).with_suffix(".jsonl"), Result)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder in one of the layouts that `detector train` reads")
+    parser.add_argument("data", type=Path, help="folder with splits over one folder of images")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--only", type=int, action="append", help="this part, counted from 0; again for more")
     options, words = parser.parse_known_args()
@@ -63,7 +63,8 @@ def main() -> None:
         is_there = any(asdict(one) | named | {"fold": fold} == asdict(one) for one in KEPT.read())
         if not is_there and (options.only is None or fold in options.only):
             KEPT.add(_one(whole, images, held, words, named | {"fold": fold}))
-        print_table([one for one in KEPT.read() if asdict(one) | named == asdict(one)])
+        if known := [one for one in KEPT.read() if asdict(one) | named == asdict(one)]:
+            print_table(known)
 
 
 def parts(count: int, folds: int) -> Sequence[frozenset[int]]:

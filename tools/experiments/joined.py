@@ -24,7 +24,7 @@ Coco = dict[str, list[dict[str, Any]]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder in one of the layouts that `detector train` reads")
+    parser.add_argument("data", type=Path, help="folder with splits over one folder of images")
     parser.add_argument("splits", nargs="+", help="train, val, test")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -58,7 +58,7 @@ def gather(folder: Path, splits: Sequence[str]) -> tuple[Coco, Path]:
         if whole["categories"] != data["categories"]:
             raise DataError(f"{files.annotations}: has other categories than the splits before it")
     if len(roots) != 1:
-        raise DataError(f"{folder}: its splits have {len(roots)} image folders, wanted is one")
+        raise DataError(f"{folder}: its splits have {len(roots)} image folders, wanted is one; put the images together")
     repeated = [name for name, count in Counter(one["file_name"] for one in whole["images"]).items() if count > 1]
     if repeated:
         raise DataError(f"{folder}: {len(repeated)} pictures are in several of the splits, such as {repeated[0]}")

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from ablation import DATA, ROOT, Row, Study, detector
+from kept import checksum
 from place import Place
 
 TEACHER_STEPS = 4  # times the steps of a row
@@ -26,7 +27,7 @@ def _heads(*heads: str) -> str:
 
 def _teacher(steps: int) -> tuple[str, ...]:
     """A ResNet-34 of the same layout, trained longer; made once and kept with the runs."""
-    path = ROOT / "runs" / f"teacher-r34-{TEACHER_STEPS * steps}"
+    path = ROOT / "runs" / f"teacher-r34-{checksum(['small'])}-{TEACHER_STEPS * steps}"
     if not path.is_dir():
         path.parent.mkdir(exist_ok=True)
         # Under another name until it is whole: a training that was stopped leaves a model too.

@@ -81,6 +81,18 @@ def test_another_recipe_begins_anew(study: Any, trainings: Trainings, monkeypatc
     assert "3 trainings of 7 steps each" in page
 
 
+def test_a_row_that_is_changed_is_trained_anew(
+    study: Any, trainings: Trainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(study, monkeypatch, "--seeds", "1")
+    small, one, *rest = study.rows
+    changed = replace(study, rows=(small, replace(one, settings=("optim.lr=2",)), *rest))
+    page = run(changed, monkeypatch, "--seeds", "1")
+    assert [words[0] for words in trainings.commands] == ["train", "train", "eval", "train"]
+    assert "3 trainings of 7 steps each" in page
+    assert "| Rate | one | 1 | 0.100 |" in page
+
+
 def test_a_fuller_table_is_not_replaced(
     study: Any, trainings: Trainings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

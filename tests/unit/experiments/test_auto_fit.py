@@ -43,7 +43,8 @@ def test_the_best_by_hand_is_chosen_on_the_validation_split(page: Path, monkeypa
         val_ap, test_ap = AP_OF.get(training.row.name, (0.0, 0.0))
         return auto_fit.Result(
             data=training.kind.name, row=training.row.name, seed=training.seed, steps=training.steps,
-            val_ap=val_ap, test_ap=test_ap, test_ap50=0.5, seconds=60.0, commit="c", machine="m", settings=settings,
+            val_ap=val_ap, test_ap=test_ap, test_ap50=0.5, seconds=60.0, commit="c", machine="m",
+            threads=1, recipes="r", settings=settings,
         )  # fmt: skip
 
     monkeypatch.setattr(auto_fit, "trained", train)
