@@ -149,9 +149,10 @@ def measured(training: Training) -> Result:
 
 
 def latest() -> list[Result]:
-    """Of each training of as many steps and of the same recipe as the last one, the newest."""
+    """Of each training of as many steps and of the same recipe as the last one on these data, the newest."""
     results = KEPT.read()
-    alike = [r for r in results if (r.steps, r.recipes) == (results[-1].steps, results[-1].recipes)]
+    last = {r.data: (r.steps, r.recipes) for r in results}
+    alike = [r for r in results if (r.steps, r.recipes) == last[r.data]]
     return list({(r.data, r.row, r.seed): r for r in alike}.values())
 
 
@@ -191,16 +192,20 @@ def trained(training: Training, settings: str) -> Result:
 def table(results: Sequence[Result]) -> str:
     """Every row by its validation AP, and what auto has of the best by hand on the test split."""
     commits = ", ".join(f"`{one}`" for one in dict.fromkeys(r.commit for r in results))
-    steps = ", ".join(dict.fromkeys(str(r.steps) for r in results))
     machines = "; ".join(dict.fromkeys(f"{r.machine}, {_counted(r.threads, 'thread')}" for r in results))
-    lines = [f"{_counted(len(results), 'training')} of {steps} steps each, commit {commits}, {machines}."]
+    lines = [f"{_counted(len(results), 'training')}, commit {commits}, {machines}."]
     for data in dict.fromkeys(r.data for r in results):
         of_row: dict[str, list[Result]] = {}
         for result in results:
             if result.data == data:
                 of_row.setdefault(result.row, []).append(result)
         order = sorted(of_row, key=lambda name: -_mean([r.val_ap for r in of_row[name]]))
-        lines += ["", f"| `{data}` | seeds | val AP | test AP | test AP50 | minutes |", "|---|---|---|---|---|---|"]
+        steps = next(r.steps for r in results if r.data == data)
+        lines += [
+            "",
+            f"| `{data}`, {steps:,} steps each | seeds | val AP | test AP | test AP50 | minutes |",
+            "|---|---|---|---|---|---|",
+        ]
         for name in order:
             of_this = of_row[name]
             lines.append(

@@ -1,7 +1,7 @@
 """Draw data sets that nobody has tuned on: equal for equal seeds, in COCO form.
 
-`specks` is crowded with small shapes, 15 to 60 a picture. `signs` has twenty classes, most of them rare, at all sizes.
-A class is a form that is filled or hollow, in any colour, so that only shape tells.
+`specks` is crowded with small shapes, 15 to 60 a picture. `signs` has twenty classes at all sizes, the first three times
+as often as the last. A class is a form that is filled or hollow, in any colour, so that only shape tells.
 """
 
 import json
@@ -39,7 +39,7 @@ class Kind:
 
 
 SPECKS = Kind(name="specks", num_classes=4, num_objects=(15, 60), sides=(0.015, 0.05), sizes_hw=SIZES_HW[2:], tail=0.5)
-SIGNS = Kind(name="signs", num_classes=20, num_objects=(1, 8), sides=(0.06, 0.35), sizes_hw=SIZES_HW, tail=1.2)
+SIGNS = Kind(name="signs", num_classes=20, num_objects=(3, 12), sides=(0.05, 0.25), sizes_hw=SIZES_HW, tail=0.4)
 KINDS = (SPECKS, SIGNS)
 
 

@@ -53,7 +53,8 @@ def test_the_best_by_hand_is_chosen_on_the_validation_split(page: Path, monkeypa
     text = page.read_text(encoding="utf-8")
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "7 trainings of 7 steps each" in text
+    assert "7 trainings, commit" in text
+    assert "| `signs`, 7 steps each |" in text
     assert "On the test split of `signs`, auto has 0.500 of the AP of the best by hand." in text
     assert trained == [
         "auto",
