@@ -1,7 +1,7 @@
 """Draw data sets that nobody has tuned on: equal for equal seeds, in COCO form.
 
-`specks` is crowded with small shapes, 15 to 60 a picture. `signs` has twenty classes at all sizes, the first three times
-as often as the last. A class is a form that is filled or hollow, in any colour, so that only shape tells.
+`specks` is crowded with small shapes, 15 to 60 a picture. `signs` has twenty classes at all sizes, the first of them
+three times as often as the last. A class is a form that is filled or hollow, in any colour, so that only shape tells.
 """
 
 import json
