@@ -23,7 +23,7 @@ STEPS_IN_AN_EPOCH = 16
 """At least: fewer steps an epoch are fewer in the run, and a network from scratch needs thousands of them."""
 
 
-Refit = Callable[[int], tuple[RunConfig, Fit]]
+Refit = Callable[[int], Fit]
 """The settings fitted anew around a batch size."""
 
 
@@ -76,7 +76,8 @@ def choose(material: Material, init: str, auto: Auto, world: World, refit: Refit
         factor = 1.0 if auto.keep_lr else scaling.lr_factor(config.optim.name, size, before)
         chosen, fit = _with(config, size, config.optim.lr * factor), None
     else:
-        chosen, fit = refit(size)
+        fit = refit(size)
+        chosen = fit.config
     lr = chosen.optim.lr
     rate = f", optim.lr {lr:.2g} instead of {config.optim.lr:.2g}" if lr != config.optim.lr else ""
     made = materials.under(material, chosen, f"batch size: {size} instead of {before}{rate}{limit}")

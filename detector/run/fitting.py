@@ -44,9 +44,8 @@ def refit(config: RunConfig | AutoRecipe, columns: Columns, world: World, init: 
     if not isinstance(config, AutoRecipe):
         return None
 
-    def around(batch_size: int) -> tuple[RunConfig, Fit]:
-        fit = fitted(AutoRecipe(changes={**config.changes, "data.batch_size": batch_size}), columns, world, init)
-        return fit.config, fit
+    def around(batch_size: int) -> Fit:
+        return fitted(AutoRecipe(changes={**config.changes, "data.batch_size": batch_size}), columns, world, init)
 
     return around
 

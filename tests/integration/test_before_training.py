@@ -282,12 +282,12 @@ def test_the_largest_batch_that_fits(
     kept = batch_size.choose(wanted, "none", batch_size.Auto(keep_lr=True), World())
     assert kept.config.optim.lr == config.optim.lr
 
-    def refit(size: int) -> tuple[RunConfig, Fit]:
+    def refit(size: int) -> Fit:
         anew = config_file.override(config, {"data.batch_size": size, "length.steps": 7, "length.epochs": None})
-        return anew, Fit(config=anew, choices=(), about="anew")
+        return Fit(config=anew, choices=(), about="anew")
 
     fitted = batch_size.choose(wanted, "none", batch_size.Auto(keep_lr=False), World(), refit)
-    assert (fitted.config, fitted.fit) == (refit(size)[0], refit(size)[1])
+    assert (fitted.config, fitted.fit) == (refit(size).config, refit(size))
     assert fitted.identity.config == config_file.dump(fitted.config)
 
 
