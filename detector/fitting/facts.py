@@ -38,6 +38,8 @@ class Asked:
     length: LengthConfig | None = None
     zoom: tuple[float, float] | None = None
     levels: Pinned = field(default_factory=Pinned)
+    prior_scale: float | None = None
+    """Side of a prior, in strides of its level."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     has_weights: bool = False
     """Whether training begins with given weights."""

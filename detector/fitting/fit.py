@@ -32,6 +32,9 @@ _SIDE_WORDS = {"left", "right"}
 _COCO_MAX_DETECTIONS = 100
 _MOST_TIMES_LR = 2.0
 _USUAL_STEPS = (2000, 12_000)
+_LR = 1e-3
+"""Of ResNet-18 with light heads, by batches of four. Three times as much, as in `small`, costs half of the AP where
+classes are many, and gains nothing on blood cells in 2,448 steps: docs/automatic.md, Measured."""
 _HARDLY = 0.005
 """IoU that would be told as 0.00."""
 
@@ -118,13 +121,13 @@ def _levels(facts: Facts, asked: Asked, base: RunConfig, image_size: int) -> Seq
     """Each fitted around those of the others that the user has decided."""
     sides = facts.sides * image_size
     zoom = asked.zoom or base.augment.scale
-    usual = recipes.small().model.priors.scales[0]
+    usual = base.model.priors.scales[0]  # nearer to the objects is no better: docs/automatic.md, Measured
+    scale = asked.prior_scale or usual
 
     def fitted(**free: None) -> levels.Levels:
-        return levels.fit(sides, facts.weights, image_size, zoom, usual, replace(asked.levels, **free))
+        return levels.fit(sides, facts.weights, image_size, zoom, scale, replace(asked.levels, **free))
 
-    first, last, scale = fitted(first=None).first, fitted(last=None).last, fitted(scale=None).scale
-    used = fitted()
+    first, last, used = fitted(first=None).first, fitted(last=None).last, fitted()
     low, middle, high = (levels.quantile(sides, facts.weights, share) for share in (0.02, 0.5, 0.98))
     tiny = levels.share_below(sides, facts.weights, levels.TINY)
     out, into = f" ({low * zoom[0]:.0f} when zoomed out)", f" ({min(high * zoom[1], image_size):.0f} when zoomed in)"
@@ -134,16 +137,16 @@ def _levels(facts: Facts, asked: Asked, base: RunConfig, image_size: int) -> Seq
         else f"stride {2**first}: objects from {low:.0f} px up{out if zoom[0] < 1 else ''}"
     )
     largest = min(high * max(zoom[1], 1.0), image_size)
-    is_least = used.scale * 2 ** (last - 0.5) > largest  # coarser than any object has need of
+    is_least = scale * 2 ** (last - 0.5) > largest  # coarser than any object has need of
     reach = f"objects up to {high:.0f} px{into if zoom[1] > 1 else ''}"
     why_last = f"stride {2**last}: {'no fewer levels' if is_least else reach}"
-    priors = ", ".join(f"{scale * 2**level:.0f}" for level in range(used.first, used.last + 1))
+    priors = ", ".join(f"{usual * 2**level:.0f}" for level in range(used.first, used.last + 1))
     return (
         Choice(setting="model.pyramid.first_level", value=first, reason=why_first),
         Choice(setting="model.pyramid.last_level", value=last, reason=why_last),
         Choice(
             setting="model.priors.scales",
-            value=[scale],
+            value=[usual],
             reason=f"priors of {priors} px; the middle object has {middle:.0f} px",
         ),
     )
@@ -170,10 +173,13 @@ def _batch_size(facts: Facts, base: RunConfig, image_size: int) -> Choice:
 
 def _rates(facts: Facts, asked: Asked, base: RunConfig, batch_size: int) -> Sequence[Choice]:
     optim = base.optim
-    lr, reason = optim.lr, "from random weights"
+    if base.model.backbone == "resnet18":
+        lr, reason = _LR, "a third of that of recipe small: safer on unknown data"
+    elif asked.has_weights:
+        lr, reason = recipes.coco_1x().optim.lr, "from given weights, as in recipe coco-1x"
+    else:
+        lr, reason = optim.lr, "from random weights"
     usual = base.data.batch_size if facts.machine.kind == "cpu" or facts.num_images >= MANY_IMAGES else 8
-    if asked.has_weights:
-        lr, reason = lr / 3, "a third of that from random weights: given weights are not to be lost"
     if batch_size != usual:
         factor = min(_MOST_TIMES_LR, scaling.lr_factor(asked.optimizer, batch_size, usual))
         lr, reason = float(f"{lr * factor:.2g}"), f"{reason}; times {factor:.2g} for the batch"

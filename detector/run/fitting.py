@@ -89,9 +89,9 @@ def _asked(recipe: AutoRecipe, decided: RunConfig, init: str) -> Asked:
         levels=Pinned(
             first=pyramid.first_level if is_asked("model.pyramid.first_level") else None,
             last=pyramid.last_level if is_asked("model.pyramid.last_level") else None,
-            # The middle one stands for several.
-            scale=sorted(scales)[len(scales) // 2] if is_asked("model.priors.scales") else None,
         ),
+        # The middle one stands for several.
+        prior_scale=sorted(scales)[len(scales) // 2] if is_asked("model.priors.scales") else None,
         optimizer=decided.optim.name,
         has_weights=init != "none",
     )

@@ -32,13 +32,13 @@ def test_settings_that_are_given_stay_as_they_are() -> None:
 
 
 def test_what_the_user_has_decided_reaches_the_rules() -> None:
-    by_name = settled({"data.image_size": 640, "data.batch_size": 1, "length.steps": 100})
-    by_group = settled({"data": {"image_size": 640, "batch_size": 1}, "length": {"steps": 100}})
+    by_name = settled({"data.image_size": 1280, "data.batch_size": 1, "length.steps": 100})
+    by_group = settled({"data": {"image_size": 1280, "batch_size": 1}, "length": {"steps": 100}})
     assert by_name == by_group
     assert by_name.length == LengthConfig(steps=100)
-    assert (by_name.data.image_size, by_name.optim.warmup_steps) == (640, 5)
+    assert (by_name.data.image_size, by_name.optim.warmup_steps) == (1280, 5)
     assert by_name.optim.lr < recipes.small().optim.lr
-    assert by_name.model.priors != settled({}).model.priors
+    assert by_name.model.pyramid.first_level > settled({}).model.pyramid.first_level
     assert settled({"length.epochs": 2, "length.minutes": None}).length == LengthConfig(epochs=2)
 
 
