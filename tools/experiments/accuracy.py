@@ -41,7 +41,7 @@ ROWS = (
     _row("Assignment", "task-aligned after ATSS", "assign.kind=task_aligned"),
     _row("Heads", "with box quality", QUALITY_HEADS),
     _row("Heads", "no GroupNorm", *(f"model.heads.{name}.tower.norm=none" for name in ("classification", "box"))),
-    _row("Priors", "side 3 strides, as auto fits it", "model.priors.scales=[3]"),
+    _row("Priors", "side 3 strides", "model.priors.scales=[3]"),
     _row("Priors", "side 8 strides", "model.priors.scales=[8]"),
     _row("Priors", "levels 3 to 7", "model.pyramid.last_level=7"),
     _row("Pictures", "no cut-outs", "data.crops.share=0"),
