@@ -13,7 +13,8 @@ from detector.errors import DataError
 from detector.model import model_file
 from tests.integration.conftest import TINY
 
-SHIP = Path(__file__).parents[2] / "tools" / "experiments" / "ship.py"
+ROOT = Path(__file__).parents[2]
+SHIP = ROOT / "tools" / "experiments" / "ship.py"
 
 
 def export(run_folder: Path, precision: str, path: Path) -> Path:
@@ -133,3 +134,18 @@ def test_a_run_without_validation_split_ships_its_last_weights(data: Path, tmp_p
     assert "best weights chosen on" not in card
     assert "\nmade the data\ndetector train" in card
     assert set(json.loads((tmp_path / "w" / "manifest.json").read_text())[0]["splits"]) == {"train", "test"}
+
+
+def test_shipped_files_score_here_what_their_manifest_says(tmp_path: Path) -> None:
+    """On whatever machine runs this: numbers of a card are good for every reader's."""
+    entries = json.loads((ROOT / "weights" / "manifest.json").read_text())
+    assert entries
+    for entry in entries:
+        model, out = ROOT / "weights" / entry["file"], tmp_path / entry["file"]
+        assert cli.main(["eval", str(model), str(ROOT / entry["data"]), "--split", "test", "--out", str(out)]) == 0
+        scores = json.loads((out / "scores.json").read_text())
+        of_class = {one["name"]: one["ap"] for one in scores["per_class"]}
+        assert of_class == pytest.approx(entry["ap_per_class"], abs=1e-3)
+        assert {name: scores[name] for name in ("ap", "ap50", "ap75")} == pytest.approx(
+            {name: entry[name] for name in ("ap", "ap50", "ap75")}, abs=1e-3
+        )
