@@ -129,10 +129,10 @@ def _levels(facts: Facts, asked: Asked, base: RunConfig, image_size: int) -> Seq
 
     first, last, used = fitted(first=None).first, fitted(last=None).last, fitted()
     low, middle, high = (levels.quantile(sides, facts.weights, share) for share in (0.02, 0.5, 0.98))
-    tiny = levels.share_below(sides, facts.weights, levels.TINY)
+    small = levels.share_below(sides, facts.weights, levels.SMALL)
     out, into = f" ({low * zoom[0]:.0f} when zoomed out)", f" ({min(high * zoom[1], image_size):.0f} when zoomed in)"
     why_first = (
-        f"stride 4: objects under {levels.TINY:.0f} px: {tiny:.0%} (mean of classes)"
+        f"stride 4: objects under {levels.SMALL:.0f} px: {small:.0%} (mean of classes)"
         if first == levels.FIRST
         else f"stride {2**first}: objects from {low:.0f} px up{out if zoom[0] < 1 else ''}"
     )

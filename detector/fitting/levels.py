@@ -7,8 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 TINY = 12.0
-"""Pixels of the canvas; a smaller object lies within two cells of level 3."""
+"""Pixels of the canvas. While more than this share of the objects are smaller, a larger canvas is better."""
 TINY_SHARE = 0.1
+SMALL = 22.0
+"""Pixels of the canvas, less than three cells of level 3. Where more than this share of the objects are smaller, level
+2 is worth its time."""
+SMALL_SHARE = 1 / 3
 FEWEST_LEVELS = 3
 FIRST = 2
 _LAST = 7
@@ -49,7 +53,7 @@ def fit(
         scale: Side of a prior, in strides of its level.
         pinned: What is not to be fitted.
     """
-    finest = FIRST if share_below(sides, weights, TINY) > TINY_SHARE else FIRST + 1
+    finest = FIRST if share_below(sides, weights, SMALL) > SMALL_SHARE else FIRST + 1
     first, last = _needed(sides, weights, image_size, zoom, scale)
     first = pinned.first or min(max(first, finest), _COARSEST_FIRST)
     most = max(5, min(_LAST, int(math.log2(image_size / scale))))  # no prior larger than the canvas

@@ -111,14 +111,14 @@ def test_trunk_size_and_batch(about: Facts, backbone: str, size: int, batch: int
     assert (made.model.backbone, made.data.image_size, made.data.batch_size) == (backbone, size, batch)
 
 
-@pytest.mark.parametrize(("side", "size", "first"), [(0.05, 320, 3), (0.03, 416, 3), (0.025, 512, 3), (0.01, 512, 2)])
-def test_tiny_objects_get_a_larger_canvas_and_then_level_2(side: float, size: int, first: int) -> None:
+@pytest.mark.parametrize(("side", "size", "first"), [(0.08, 320, 3), (0.05, 320, 2), (0.03, 416, 2), (0.025, 512, 2)])
+def test_small_objects_get_level_2_and_tiny_ones_a_larger_canvas(side: float, size: int, first: int) -> None:
     made = config(facts(sides=np.full(200, side)))
     assert (made.data.image_size, made.model.pyramid.first_level) == (size, first)
 
 
 def test_levels_follow_an_image_size_of_the_user() -> None:
-    made = config(facts(sides=np.full(200, 0.05)), {"data.image_size": 128}, image_size=128)
+    made = config(facts(sides=np.full(200, 0.08)), {"data.image_size": 128}, image_size=128)
     assert (made.data.image_size, made.model.pyramid.first_level) == (128, 2)
 
 

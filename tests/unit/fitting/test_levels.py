@@ -20,9 +20,9 @@ def fitted(*sides: float, size: int = 320) -> levels.Levels:
     return levels.fit(array, even(array), size, ZOOM, SCALE)
 
 
-@pytest.mark.parametrize(("tiny", "first"), [(0, 3), (1, 3), (2, 2), (10, 2)])
-def test_level_2_is_for_one_tiny_object_in_ten(tiny: int, first: int) -> None:
-    assert fitted(*[8.0] * tiny, *[40.0] * (10 - tiny)).first == first
+@pytest.mark.parametrize(("small", "first"), [(0, 3), (3, 3), (4, 2), (10, 2)])
+def test_level_2_is_for_a_third_of_small_objects(small: int, first: int) -> None:
+    assert fitted(*[21.0] * small, *[40.0] * (10 - small)).first == first
 
 
 @pytest.mark.parametrize(
