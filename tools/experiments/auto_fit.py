@@ -16,7 +16,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 
 import generated
@@ -103,7 +102,8 @@ class ByHand:
 
 AUTO = Row(name="auto", words=("--recipe", "auto"))
 QUICKEST, *OTHERS = (
-    ByHand(image_size=size, levels=levels, lr=3e-3) for size, levels in product((320, 512), ((3, 6), (2, 5)))
+    ByHand(image_size=size, levels=levels, lr=3e-3)
+    for size, levels in ((320, (3, 6)), (512, (2, 5)), (320, (2, 5)), (512, (3, 6)))
 )
 RATES = (5e-4, 1e-3, 3e-3)
 
