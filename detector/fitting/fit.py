@@ -33,8 +33,10 @@ _COCO_MAX_DETECTIONS = 100
 _MOST_TIMES_LR = 2.0
 _USUAL_STEPS = (2000, 12_000)
 _LR = 1e-3
-"""Of ResNet-18 with light heads, by batches of four. Three times as much, as in `small`, gains 0.009 on blood cells in
-2,448 steps, and loses four times that on data of twenty classes: docs/automatic.md, Measured."""
+"""Of recipe `small`, by its batch on a CPU and by 8 images on a GPU. Three times as much, its own, gains 0.009 on blood
+cells in 2,448 steps (docs/accuracy.md) and loses 0.04 of 0.37 on data of twenty classes (docs/automatic.md)."""
+_FEW_ON_A_GPU = 8
+"""Images of a batch."""
 _HARDLY = 0.005
 """IoU that would be told as 0.00."""
 
@@ -121,7 +123,7 @@ def _levels(facts: Facts, asked: Asked, base: RunConfig, image_size: int) -> Seq
     """Each fitted around those of the others that the user has decided."""
     sides = facts.sides * image_size
     zoom = asked.zoom or base.augment.scale
-    usual = base.model.priors.scales[0]  # nearer to the objects is no better: docs/automatic.md, Measured
+    usual = base.model.priors.scales[0]  # not fitted: docs/automatic.md has what that gave
     scale = asked.prior_scale or usual
 
     def fitted(**free: None) -> levels.Levels:
@@ -129,13 +131,12 @@ def _levels(facts: Facts, asked: Asked, base: RunConfig, image_size: int) -> Seq
 
     first, last, used = fitted(first=None).first, fitted(last=None).last, fitted()
     low, middle, high = (levels.quantile(sides, facts.weights, share) for share in (0.02, 0.5, 0.98))
-    small = levels.share_below(sides, facts.weights, levels.SMALL)
     out, into = f" ({low * zoom[0]:.0f} when zoomed out)", f" ({min(high * zoom[1], image_size):.0f} when zoomed in)"
-    why_first = (
-        f"stride 4: objects under {levels.SMALL:.0f} px: {small:.0%} (mean of classes)"
-        if first == levels.FIRST
-        else f"stride {2**first}: objects from {low:.0f} px up{out if zoom[0] < 1 else ''}"
-    )
+    why_first = f"stride {2**first}: objects from {low:.0f} px up{out if zoom[0] < 1 else ''}"
+    limit = levels.too_small(sides, facts.weights)
+    if first == levels.FINEST and limit is not None:
+        share = levels.share_below(sides, facts.weights, limit)
+        why_first = f"stride 4: objects under {limit:.0f} px: {share:.0%} (mean of classes)"
     largest = min(high * max(zoom[1], 1.0), image_size)
     is_least = scale * 2 ** (last - 0.5) > largest  # coarser than any object has need of
     reach = f"objects up to {high:.0f} px{into if zoom[1] > 1 else ''}"
@@ -157,7 +158,9 @@ def _batch_size(facts: Facts, base: RunConfig, image_size: int) -> Choice:
     if machine.kind == "cpu":
         size, reason = base.data.batch_size, "on a CPU more steps are worth more than larger ones"
     else:
-        size, reason = (16, "usual") if facts.num_images >= MANY_IMAGES else (8, "few images: more and smaller steps")
+        size, reason = (
+            (16, "usual") if facts.num_images >= MANY_IMAGES else (_FEW_ON_A_GPU, "few images: more and smaller steps")
+        )
         if machine.memory_bytes is not None:
             pixels = image_size**2 * facts.canvas_shape[0] * facts.canvas_shape[1]
             each = _GIB_PER_PIXEL[base.model.backbone] * pixels * _GIB
@@ -173,13 +176,14 @@ def _batch_size(facts: Facts, base: RunConfig, image_size: int) -> Choice:
 
 def _rates(facts: Facts, asked: Asked, base: RunConfig, batch_size: int) -> Sequence[Choice]:
     optim = base.optim
-    if base.model.backbone == "resnet18":
+    if base == recipes.small():
         lr, reason = _LR, "a third of that of recipe small: safer on unknown data"
     elif asked.has_weights:
-        lr, reason = recipes.coco_1x().optim.lr, "from given weights, as in recipe coco-1x"
+        lr, reason = recipes.coco_1x().optim.lr, "from given weights: that of recipe coco-1x"
     else:
         lr, reason = optim.lr, "from random weights"
-    usual = base.data.batch_size if facts.machine.kind == "cpu" or facts.num_images >= MANY_IMAGES else 8
+    is_gpu_with_few = facts.machine.kind != "cpu" and facts.num_images < MANY_IMAGES
+    usual = _FEW_ON_A_GPU if is_gpu_with_few else base.data.batch_size
     if batch_size != usual:
         factor = min(_MOST_TIMES_LR, scaling.lr_factor(asked.optimizer, batch_size, usual))
         lr, reason = float(f"{lr * factor:.2g}"), f"{reason}; times {factor:.2g} for the batch"
@@ -211,7 +215,8 @@ def _norms(facts: Facts, asked: Asked, batch_size: int) -> Sequence[Choice]:
         return (Choice(setting="model.norm", value="batch", reason="random weights have no statistics to keep"),)
     is_few = facts.num_images < FEW_IMAGES
     is_frozen = is_few or batch_size // facts.machine.processes < FEW_A_BATCH
-    why = f"fewer than {FEW_IMAGES:,} images" if is_few else f"fewer than {FEW_A_BATCH} images a step"
+    each = " for each process" if facts.machine.processes > 1 else ""
+    why = f"fewer than {FEW_IMAGES:,} images" if is_few else f"fewer than {FEW_A_BATCH} images a step{each}"
     return (
         Choice(
             setting="model.norm",

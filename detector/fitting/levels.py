@@ -7,16 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 TINY = 12.0
-"""Pixels of the canvas. While more than this share of the objects are smaller, a larger canvas is better."""
+"""Pixels of the canvas; one cell and a half of level 3."""
 TINY_SHARE = 0.1
+"""Of the objects. Where more are tiny, a larger canvas is better, and then level 2."""
 SMALL = 22.0
-"""Pixels of the canvas, less than three cells of level 3. Where more than this share of the objects are smaller, level
-2 is worth its time."""
-SMALL_SHARE = 1 / 3
+"""Pixels of the canvas; less than three cells of level 3."""
+SMALL_SHARE = 0.4
+"""Of the objects. Where more are small, level 2 is better. Crowded drawn data (tools/experiments/generated.py) have
+more than half and gain; blood cells and drawn data of many classes have less than a third."""
 FEWEST_LEVELS = 3
-FIRST = 2
-_LAST = 7
+FINEST = 2
 _COARSEST_FIRST = 4
+_COARSEST = 7
 _RARE = 0.02
 """Share of the objects for whose sake no level is kept."""
 
@@ -53,17 +55,24 @@ def fit(
         scale: Side of a prior, in strides of its level.
         pinned: What is not to be fitted.
     """
-    finest = FIRST if share_below(sides, weights, SMALL) > SMALL_SHARE else FIRST + 1
+    finest = FINEST + (too_small(sides, weights) is None)
+    coarsest = min(_COARSEST_FIRST, (pinned.last or _COARSEST) - FEWEST_LEVELS + 1)
     first, last = _needed(sides, weights, image_size, zoom, scale)
-    first = pinned.first or min(max(first, finest), _COARSEST_FIRST)
-    most = max(5, min(_LAST, int(math.log2(image_size / scale))))  # no prior larger than the canvas
+    first = pinned.first or min(max(first, finest), coarsest)
+    most = max(5, min(_COARSEST, int(math.log2(image_size / scale))))  # no prior larger than the canvas
     last = pinned.last or max(min(last, most), 5, first + FEWEST_LEVELS - 1)
-    return Levels(first=min(first, last), last=last)
+    return Levels(first=first, last=last)
+
+
+def too_small(sides: NDArray[np.float64], weights: NDArray[np.float64]) -> float | None:
+    """Pixels under which so many objects are that level 2 is better; None where level 3 does."""
+    limits = ((SMALL, SMALL_SHARE), (TINY, TINY_SHARE))
+    return next((limit for limit, most in limits if share_below(sides, weights, limit) > most), None)
 
 
 def share_below(sides: NDArray[np.float64], weights: NDArray[np.float64], limit: float) -> float:
-    """Share of the objects, by weight, that are smaller."""
-    return float(weights[sides < limit].sum())
+    """Share of the objects, by weight, that are smaller; one class of five is 0.2, however its weights round."""
+    return round(float(weights[sides < limit].sum()), 9)
 
 
 def quantile(sides: NDArray[np.float64], weights: NDArray[np.float64], share: float) -> float:

@@ -212,6 +212,12 @@ def seconds(run: Path) -> float:
     return round(max(float(json.loads(line)["seconds"]) for line in lines), 1)
 
 
+def steps(run: Path) -> int:
+    """That a training took, by its log."""
+    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return max(int(json.loads(line)["step"]) for line in lines)
+
+
 def commit() -> str:
     """Of this checkout."""
     asked = ["git", "rev-parse", "--short", "HEAD"]

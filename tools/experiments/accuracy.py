@@ -43,6 +43,8 @@ ROWS = (
     _row("Heads", "no GroupNorm", *(f"model.heads.{name}.tower.norm=none" for name in ("classification", "box"))),
     _row("Priors", "side 3 strides", "model.priors.scales=[3]"),
     _row("Priors", "side 8 strides", "model.priors.scales=[8]"),
+    _row("Priors", "levels 3 to 5", "model.pyramid.last_level=5"),
+    _row("Priors", "levels 2 to 5", "model.pyramid.first_level=2", "model.pyramid.last_level=5"),
     _row("Priors", "levels 3 to 7", "model.pyramid.last_level=7"),
     _row("Pictures", "no cut-outs", "data.crops.share=0"),
     _row("Pictures", "256 pixels", "data.image_size=256"),

@@ -1,13 +1,15 @@
 """Measure `--recipe auto` beside settings chosen by hand, on data that nobody has tuned on.
 
 Data sets are drawn (generated.py). On each, auto is trained, and then what a person would try: three learning rates
-on small pictures, then other levels and larger pictures with the best of these. All start from random weights and take
-the same count of steps. The best by hand is chosen on the validation split, and both are scored on the test split.
-Results are kept in auto_fit.jsonl beside this file; what is there is not run again, so the script can be stopped and
-started at any time:
+on small pictures, then larger pictures and a finer level with the best of these. All start from random weights and have
+the same minutes, on one thread: what makes a step slower has fewer of them. So run them on a machine that has nothing
+else to do, or always the same. The best by hand is chosen on the validation split, and both are scored on the test
+split. Results are kept in auto_fit.jsonl beside this file; what is there is not run again, so the script can be stopped
+and started at any time:
 
-    python tools/experiments/auto_fit.py --steps 600 --seeds 1      run what is missing, then rewrite docs/automatic.md
-    python tools/experiments/auto_fit.py --table                    rewrite the page only
+    export OMP_NUM_THREADS=1
+    python tools/experiments/auto_fit.py --only posters --minutes 8      run what is missing, then rewrite the table
+    python tools/experiments/auto_fit.py --table                         rewrite the table of docs/automatic.md only
 """
 
 import argparse
@@ -20,7 +22,7 @@ from pathlib import Path
 
 import generated
 import torch
-from ablation import ROOT, commit, detector, machine, seconds
+from ablation import ROOT, commit, detector, machine, steps
 from kept import Results, checksum, checksum_of_training
 from place import Place
 
@@ -44,11 +46,11 @@ class Training:
     kind: generated.Kind
     row: Row
     seed: int
-    steps: int
+    minutes: float
 
     def words(self) -> tuple[str, ...]:
         """Of the command."""
-        length = ("--steps", str(self.steps), "--seed", str(self.seed), "--set", "length.evaluations=1")
+        length = ("--minutes", f"{self.minutes:g}", "--seed", str(self.seed), "--set", "length.evaluations=1")
         return (str(drawn(self.kind)), *self.row.words, *length)
 
 
@@ -59,11 +61,13 @@ class Result:
     data: str
     row: str
     seed: int
+    minutes: float
+    """That it was given."""
     steps: int
+    """That it took in them."""
     val_ap: float
     test_ap: float
     test_ap50: float
-    seconds: float
     commit: str
     machine: str
     threads: int
@@ -110,23 +114,23 @@ RATES = (5e-4, 1e-3, 3e-3)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", choices=[kind.name for kind in generated.KINDS], help="this data set")
     parser.add_argument("--table", action="store_true", help="rewrite the page only")
     options = parser.parse_args()
     for kind in generated.KINDS:
         if not options.table and options.only in (None, kind.name):
-            search(kind, options.seeds, options.steps)
-    if known := latest():
-        PLACE.write(table(known))
+            search(kind, options.seeds, options.minutes)
+    PLACE.write(table(latest()))
 
 
-def search(kind: generated.Kind, seeds: int, steps: int) -> None:
+def search(kind: generated.Kind, seeds: int, minutes: float) -> None:
     """Train auto, and all that is tried by hand."""
 
     def val_ap(row: Row) -> float:
-        return _mean([measured(Training(kind=kind, row=row, seed=seed, steps=steps)).val_ap for seed in range(seeds)])
+        trainings = [Training(kind=kind, row=row, seed=seed, minutes=minutes) for seed in range(seeds)]
+        return _mean([measured(training).val_ap for training in trainings])
 
     val_ap(AUTO)
     best_lr = max(RATES, key=lambda lr: val_ap(replace(QUICKEST, lr=lr).row()))
@@ -144,15 +148,15 @@ def measured(training: Training) -> Result:
     result = trained(training, settings)
     KEPT.add(result)
     about = f"{result.data}, {result.row}, seed {result.seed}"
-    sys.stderr.write(f"{about}: val {result.val_ap:.3f}, {result.seconds:.0f} s\n")
+    sys.stderr.write(f"{about}: val {result.val_ap:.3f}, {result.steps} steps\n")
     return result
 
 
 def latest() -> list[Result]:
-    """Of each training of as many steps and of the same recipe as the last one on these data, the newest."""
+    """Of each training of as many minutes and of the same recipe as the last one on these data, the newest."""
     results = KEPT.read()
-    last = {r.data: (r.steps, r.recipes) for r in results}
-    alike = [r for r in results if (r.steps, r.recipes) == last[r.data]]
+    last = {r.data: (r.minutes, r.recipes) for r in results}
+    alike = [r for r in results if (r.minutes, r.recipes) == last[r.data]]
     return list({(r.data, r.row, r.seed): r for r in alike}.values())
 
 
@@ -171,16 +175,16 @@ def trained(training: Training, settings: str) -> Result:
     with tempfile.TemporaryDirectory() as out:
         answer = detector("train", *training.words(), "--out", f"{out}/run")
         tested = detector("eval", f"{out}/run/last.safetensors", training.words()[0], "--split", "test")
-        took = seconds(Path(out, "run"))
+        took = steps(Path(out, "run"))
     return Result(
         data=training.kind.name,
         row=training.row.name,
         seed=training.seed,
-        steps=training.steps,
+        minutes=training.minutes,
+        steps=took,
         val_ap=answer["scores"]["ap"],
         test_ap=tested["scores"]["ap"],
         test_ap50=tested["scores"]["ap50"],
-        seconds=took,
         commit=commit(),
         machine=machine(),
         threads=torch.get_num_threads(),
@@ -191,6 +195,8 @@ def trained(training: Training, settings: str) -> Result:
 
 def table(results: Sequence[Result]) -> str:
     """Every row by its validation AP, and what auto has of the best by hand on the test split."""
+    if not results:
+        return "Not measured yet."
     commits = ", ".join(f"`{one}`" for one in dict.fromkeys(r.commit for r in results))
     machines = "; ".join(dict.fromkeys(f"{r.machine}, {_counted(r.threads, 'thread')}" for r in results))
     lines = [f"{_counted(len(results), 'training')}, commit {commits}, {machines}."]
@@ -200,18 +206,18 @@ def table(results: Sequence[Result]) -> str:
             if result.data == data:
                 of_row.setdefault(result.row, []).append(result)
         order = sorted(of_row, key=lambda name: -_mean([r.val_ap for r in of_row[name]]))
-        steps = next(r.steps for r in results if r.data == data)
+        minutes = next(r.minutes for r in results if r.data == data)
         lines += [
             "",
-            f"| `{data}`, {steps:,} steps each | seeds | val AP | test AP | test AP50 | minutes |",
+            f"| `{data}`, {minutes:g} minutes each | seeds | steps | val AP | test AP | test AP50 |",
             "|---|---|---|---|---|---|",
         ]
         for name in order:
             of_this = of_row[name]
             lines.append(
-                f"| {name} | {len(of_this)} | {_mean([r.val_ap for r in of_this]):.3f} "
-                f"| {_mean([r.test_ap for r in of_this]):.3f} | {_mean([r.test_ap50 for r in of_this]):.3f} "
-                f"| {_mean([r.seconds for r in of_this]) / 60:.1f} |"
+                f"| {name} | {len(of_this)} | {_mean([r.steps for r in of_this]):.0f} "
+                f"| {_mean([r.val_ap for r in of_this]):.3f} | {_mean([r.test_ap for r in of_this]):.3f} "
+                f"| {_mean([r.test_ap50 for r in of_this]):.3f} |"
             )
         by_hand = [name for name in order if name != AUTO.name]
         if by_hand and AUTO.name in of_row:

@@ -27,11 +27,12 @@ def main(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     auto_fit.main()
 
 
+LOW, MIDDLE, HIGH = sorted(auto_fit.RATES)
 AP_OF = {  # on the validation and the test split
     "auto": (0.1, 0.2),
-    "320 px, levels 3-6, lr 0.003": (0.2, 0.9),
-    "320 px, levels 3-6, lr 0.006": (0.3, 0.3),
-    "512 px, levels 3-6, lr 0.006": (0.4, 0.4),
+    f"320 px, levels 3-6, lr {MIDDLE:g}": (0.2, 0.9),
+    f"320 px, levels 3-6, lr {HIGH:g}": (0.3, 0.3),
+    f"512 px, levels 3-6, lr {HIGH:g}": (0.4, 0.4),
 }
 
 
@@ -42,25 +43,26 @@ def test_the_best_by_hand_is_chosen_on_the_validation_split(page: Path, monkeypa
         trained.append(training.row.name)
         val_ap, test_ap = AP_OF.get(training.row.name, (0.0, 0.0))
         return auto_fit.Result(
-            data=training.kind.name, row=training.row.name, seed=training.seed, steps=training.steps,
-            val_ap=val_ap, test_ap=test_ap, test_ap50=0.5, seconds=60.0, commit="c", machine="m",
+            data=training.kind.name, row=training.row.name, seed=training.seed, minutes=training.minutes,
+            steps=9, val_ap=val_ap, test_ap=test_ap, test_ap50=0.5, commit="c", machine="m",
             threads=1, recipes="r", settings=settings,
         )  # fmt: skip
 
     monkeypatch.setattr(auto_fit, "trained", train)
-    words = ("--only", "signs", "--steps", "7")
+    words = ("--only", "signs", "--minutes", "7")
     main(monkeypatch, *words)
     text = page.read_text(encoding="utf-8")
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "7 trainings, commit" in text
-    assert "| `signs`, 7 steps each |" in text
+    assert "| `signs`, 7 minutes each |" in text
+    assert f"| 512 px, levels 3-6, lr {HIGH:g} | 1 | 9 | 0.400 | 0.400 | 0.500 |" in text
     assert "On the test split of `signs`, auto has 0.500 of the AP of the best by hand." in text
-    assert trained == [
-        "auto",
-        *(f"320 px, levels 3-6, lr {lr}" for lr in ("0.001", "0.003", "0.006")),
-        *(f"{pair}, lr 0.006" for pair in ("320 px, levels 2-5", "512 px, levels 3-6", "512 px, levels 2-5")),
-    ]
+    assert trained[0] == "auto"
+    assert set(trained[1:4]) == {f"320 px, levels 3-6, lr {lr:g}" for lr in (LOW, MIDDLE, HIGH)}
+    assert set(trained[4:]) == {
+        f"{pair}, lr {HIGH:g}" for pair in ("320 px, levels 2-5", "512 px, levels 3-6", "512 px, levels 2-5")
+    }
     main(monkeypatch, *words)  # all is known
     main(monkeypatch, "--table", *words)
     assert len(trained) == 7
@@ -71,7 +73,9 @@ def test_the_best_by_hand_is_chosen_on_the_validation_split(page: Path, monkeypa
 def test_settings_of_auto_are_those_it_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a rule that changes makes old results void."""
     auto, by_hand = auto_fit.AUTO, auto_fit.QUICKEST.row()
-    words = [auto_fit.Training(kind=generated.SIGNS, row=row, seed=0, steps=7).words() for row in (auto, by_hand, auto)]
+    words = [
+        auto_fit.Training(kind=generated.SIGNS, row=row, seed=0, minutes=7.0).words() for row in (auto, by_hand, auto)
+    ]
     first, hand, again = map(kept.checksum_of_training, words)
     assert first == again != hand
     monkeypatch.setattr("detector.fitting.fit.MANY_IMAGES", 1)

@@ -19,8 +19,9 @@ def generated() -> ModuleType:
     return script.load("generated")
 
 
-@pytest.mark.parametrize("place", [0, 1])
+@pytest.mark.parametrize("place", range(5))
 def test_it_is_a_data_set_and_the_seed_decides(generated: ModuleType, tmp_path: Path, place: int) -> None:
+    assert len(generated.KINDS) == 5
     kind = generated.KINDS[place]
     for name, seed in (("a", 1), ("again", 1), ("b", 2)):
         generated.write(tmp_path / name, kind, COUNTS, seed)

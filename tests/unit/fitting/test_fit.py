@@ -43,7 +43,7 @@ def differences(a: Any, b: Any, prefix: str = "") -> set[str]:
 
 
 def test_on_blood_cells_it_is_nearly_small() -> None:
-    """Upside down is not for a machine to decide, the rate is a careful one, and no cell has need of level 6."""
+    """Upside down is not for a machine to decide, the rate is a careful one, and hardly a cell has need of level 6."""
     columns = coco.read(CELLS / "train.json", CELLS / "images")
     made = config(of_columns(columns, CPU))
     assert differences(made, recipes.small()) == {"augment.vertical_flip", "optim.lr", "model.pyramid.last_level"}
@@ -145,6 +145,14 @@ def test_levels_follow_a_prior_size_of_the_user() -> None:
     assert reason(found, "model.priors.scales") == "yours, instead of [4]"
 
 
+def test_priors_are_those_of_the_recipe() -> None:
+    assert config().model.priors == recipes.small().model.priors
+    many = fitted(facts(machine=GPU, num_images=5000))
+    assert many.config.model.priors == recipes.standard().model.priors != recipes.small().model.priors
+    assert (many.config.model.pyramid.first_level, many.config.model.pyramid.last_level) == (3, 5)
+    assert reason(many, "model.priors.scales") == "priors of 64, 128, 256 px; the middle object has 96 px"
+
+
 def test_levels_know_how_far_pictures_are_zoomed() -> None:
     wide = facts(sides=np.geomspace(0.07, 0.45, 200))
     usual, still = fitted(wide), fitted(wide, {"augment.scale": [1.0, 1.0]}, zoom=(1.0, 1.0))
@@ -181,6 +189,8 @@ def test_given_weights_are_kept() -> None:
 
 def test_the_rate_follows_a_batch_of_the_user() -> None:
     usual = config().optim.lr
+    assert usual == config(facts(machine=GPU)).optim.lr == 1e-3
+    assert config(facts(machine=GPU), {"data.batch_size": 2}, batch_size=2).optim.lr == pytest.approx(usual / 2)
     assert config(changes={"data.batch_size": 1}, batch_size=1).optim.lr == pytest.approx(usual / 2)
     assert config(changes={"data.batch_size": 64}, batch_size=64).optim.lr == pytest.approx(usual * 2)
 
@@ -242,7 +252,11 @@ def test_norms_of_given_weights_are_learned_anew_from_many_images_a_step() -> No
     many = facts(machine=GPU, num_images=50_000)
     two = facts(machine=dataclasses.replace(GPU, processes=2), num_images=50_000)
     for about, size, norm in ((many, 7, "frozen"), (many, 8, "batch"), (two, 14, "frozen"), (two, 16, "batch")):
-        made = config(about, {"data.batch_size": size}, batch_size=size, has_weights=True)
+        changes = {"data.batch_size": size}
+        made = config(about, changes, batch_size=size, has_weights=True)
+        if norm == "frozen":
+            said = reason(fitted(about, changes, batch_size=size, has_weights=True), "model.norm")
+            assert said.endswith("8 images a step for each process" if about is two else "8 images a step")
         assert (made.model.norm, made.model.frozen_stages, made.optim.backbone_lr_factor) == (norm, 0, 1.0)
 
 

@@ -20,9 +20,20 @@ def fitted(*sides: float, size: int = 320) -> levels.Levels:
     return levels.fit(array, even(array), size, ZOOM, SCALE)
 
 
-@pytest.mark.parametrize(("small", "first"), [(0, 3), (3, 3), (4, 2), (10, 2)])
-def test_level_2_is_for_a_third_of_small_objects(small: int, first: int) -> None:
-    assert fitted(*[21.0] * small, *[40.0] * (10 - small)).first == first
+@pytest.mark.parametrize(
+    ("side", "small", "first"), [(21, 0, 3), (21, 8, 3), (21, 9, 2), (11, 2, 3), (11, 3, 2), (23, 20, 3), (13, 8, 3)]
+)
+def test_level_2_is_for_many_small_or_some_tiny_objects(side: float, small: int, first: int) -> None:
+    """Of twenty, those under 22 px from nine on, those under 12 px from three on."""
+    assert fitted(*[side] * small, *[40.0] * (20 - small)).first == first
+
+
+@given(counts=st.lists(st.integers(1, 50), min_size=5, max_size=5))
+def test_two_small_classes_of_five_are_always_as_many(counts: list[int]) -> None:
+    """Each weighs a fifth, whatever its weights add up to in floating point."""
+    sides = np.repeat([20.0, 20.0, 40.0, 50.0, 60.0], counts)
+    weights = np.repeat(1 / np.array(counts), counts)
+    assert levels.too_small(sides, weights / weights.sum()) is None
 
 
 @pytest.mark.parametrize(
@@ -33,6 +44,8 @@ def test_level_2_is_for_a_third_of_small_objects(small: int, first: int) -> None
         (levels.Pinned(last=7), SCALE, (3, 7)),
         (levels.Pinned(), 1.0, (4, 6)),
         (levels.Pinned(first=3, last=6), 1.0, (3, 6)),
+        (levels.Pinned(first=4), 1.0, (4, 6)),
+        (levels.Pinned(last=5), 1.0, (3, 5)),
     ],
 )
 def test_what_is_pinned_stays_and_the_rest_follows(pinned: levels.Pinned, scale: float, found: tuple[int, int]) -> None:
@@ -49,8 +62,9 @@ def test_levels_that_nothing_needs_are_left_out() -> None:
 
 
 def test_priors_are_no_larger_than_the_canvas() -> None:
-    found = fitted(300, 310, size=320)
-    assert SCALE * 2**found.last <= 320
+    """One of 512 px would be the nearest."""
+    found = fitted(390, 400, size=416)
+    assert (found.last, SCALE * 2**found.last) == (6, 256)
 
 
 def test_rare_sizes_keep_no_level() -> None:
@@ -63,13 +77,22 @@ def test_a_rare_class_counts_by_its_weight() -> None:
     assert levels.fit(sides, np.array([0.5, *[0.5 / 9] * 9]), 320, ZOOM, SCALE).first == 2
 
 
-@given(sides=some_sides, size=st.sampled_from([64, 128, 320, 640, 1024]), data=st.data())
-def test_levels_are_always_such_that_a_pyramid_has(sides: np.ndarray, size: int, data: st.DataObject) -> None:
+@given(
+    sides=some_sides,
+    size=st.sampled_from([64, 128, 320, 640, 1024]),
+    scale=st.floats(1, 16),
+    pinned=st.builds(levels.Pinned, first=st.none() | st.integers(2, 5), last=st.none() | st.integers(5, 8)),
+    data=st.data(),
+)
+def test_levels_are_always_such_that_a_pyramid_has(
+    sides: np.ndarray, size: int, scale: float, pinned: levels.Pinned, data: st.DataObject
+) -> None:
     weights = np.array(data.draw(st.lists(st.floats(0.01, 1), min_size=len(sides), max_size=len(sides))))
-    found = levels.fit(sides, weights / weights.sum(), size, ZOOM, SCALE)
-    assert 2 <= found.first <= 4
-    assert 5 <= found.last <= 7
-    assert found.last - found.first + 1 >= levels.FEWEST_LEVELS
+    found = levels.fit(sides, weights / weights.sum(), size, ZOOM, scale, pinned)
+    assert found.first == pinned.first or (pinned.first is None and 2 <= found.first <= 4)
+    assert found.last == pinned.last or (pinned.last is None and 5 <= found.last <= 7)
+    if pinned.first is None or pinned.last is None:
+        assert found.last - found.first + 1 >= levels.FEWEST_LEVELS
 
 
 @given(sides=some_sides, share=st.floats(0, 1))

@@ -49,9 +49,10 @@ def test_a_number_may_be_written_in_several_ways() -> None:
 
 def test_what_the_user_says_of_levels_and_zoom_reaches_the_rules() -> None:
     free = settled({})
-    pinned = settled({"model.pyramid": {"last_level": 7}, "model.priors.scales": [3.0, 6.0, 5.0]})
-    assert (pinned.model.pyramid.last_level, pinned.model.priors.scales) == (7, (3.0, 6.0, 5.0))
-    assert pinned.model.pyramid.first_level == free.model.pyramid.first_level
+    pinned = settled({"model.pyramid": {"last_level": 7}, "model.priors.scales": [8.0, 1.0, 0.5]})
+    assert (pinned.model.pyramid.last_level, pinned.model.priors.scales) == (7, (8.0, 1.0, 0.5))
+    first = (free.model.pyramid.first_level, pinned.model.pyramid.first_level)
+    assert first == (2, 4)  # by the middle prior, of 1 stride
     with_zoom = settled({"augment.scale": [4.0, 8.0]})
     assert with_zoom.model.pyramid.first_level > free.model.pyramid.first_level
 
