@@ -34,7 +34,7 @@ _MOST_TIMES_LR = 2.0
 _USUAL_STEPS = (2000, 12_000)
 _LR = 1e-3
 """Of recipe `small`, by its batch on a CPU and by 8 images on a GPU. Three times as much, its own, gains 0.009 on blood
-cells in 2,448 steps (docs/accuracy.md) and loses 0.04 of 0.37 on data of twenty classes (docs/automatic.md)."""
+cells in 2,448 steps (docs/accuracy.md) and loses 0.06 of 0.37 on data of twenty classes (docs/automatic.md)."""
 _FEW_ON_A_GPU = 8
 """Images of a batch."""
 _HARDLY = 0.005

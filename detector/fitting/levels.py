@@ -13,8 +13,8 @@ TINY_SHARE = 0.1
 SMALL = 22.0
 """Pixels of the canvas; less than three cells of level 3."""
 SMALL_SHARE = 0.4
-"""Of the objects. Where more are small, level 2 is better. Crowded drawn data (tools/experiments/generated.py) have
-more than half and gain; blood cells and drawn data of many classes have less than a third."""
+"""Of the objects. Where more are small, level 2 is taken. Crowded drawn data (tools/experiments/generated.py) have more
+than half and gain by far. Blood cells and `signs` have less than a third: they gain by the step, by time unknown."""
 FEWEST_LEVELS = 3
 FINEST = 2
 _COARSEST_FIRST = 4

@@ -208,14 +208,17 @@ def detector(*words: str) -> dict[str, Any]:
 
 def seconds(run: Path) -> float:
     """That a training took, by its log."""
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return round(max(float(json.loads(line)["seconds"]) for line in lines), 1)
+    return round(_most(run, "seconds"), 1)
 
 
 def steps(run: Path) -> int:
     """That a training took, by its log."""
+    return int(_most(run, "step"))
+
+
+def _most(run: Path, name: str) -> float:
     lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return max(int(json.loads(line)["step"]) for line in lines)
+    return max(float(json.loads(line)[name]) for line in lines)
 
 
 def commit() -> str:

@@ -1,4 +1,4 @@
-"""Measure `--recipe auto` beside settings chosen by hand, on data that nobody has tuned on.
+"""Measure `--recipe auto` beside settings chosen by hand; docs/automatic.md says which of the data made its rules.
 
 Data sets are drawn (generated.py). On each, auto is trained, and then what a person would try: three learning rates
 on small pictures, then larger pictures and a finer level with the best of these. All start from random weights and have

@@ -1,4 +1,4 @@
-"""Draw data sets that nobody has tuned on: equal for equal seeds, in COCO form.
+"""Draw data sets to compare settings on: equal for equal seeds, in COCO form.
 
 `specks`, `grains` and `seeds` are crowded with small shapes, up to 60 a picture. `signs` and `posters` have many
 classes at all sizes, the first of them three times as often as the last. A class is a form that is filled or hollow, in
