@@ -37,6 +37,8 @@ _LR = 1e-3
 cells in 2,448 steps (docs/accuracy.md) and loses 0.06 of 0.37 on data of twenty classes (docs/automatic.md)."""
 _FEW_ON_A_GPU = 8
 """Images of a batch."""
+_FINER_TAKES = 1.5
+"""Times as long a step with level 2 as one without; measured on a CPU (docs/accuracy.md)."""
 _HARDLY = 0.005
 """IoU that would be told as 0.00."""
 
@@ -55,16 +57,20 @@ def fit(facts: Facts, asked: Asked, changes: Mapping[str, object]) -> Fit:
     image_size = asked.image_size if asked.image_size is not None else _whole(size)
     batch = _batch_size(facts, base, image_size)
     batch_size = asked.batch_size if asked.batch_size is not None else _whole(batch)
+    first, last, scales = _levels(facts, asked, base, image_size)
+    is_finer = (asked.levels.first if asked.levels.first is not None else _whole(first)) == levels.FINEST
     choices = (
         _trunk(facts, base),
         size,
-        *_levels(facts, asked, base, image_size),
+        first,
+        last,
+        scales,
         batch,
         *_rates(facts, asked, base, batch_size),
         *_norms(facts, asked, batch_size),
         _crops(facts, base),
         *_flips(facts),
-        *_length(facts, asked, base, batch_size, image_size),
+        *_length(facts, asked, base, batch_size, image_size, is_finer=is_finer),
         *_decoding(facts, base),
     )
     name = "standard" if is_large else "small"
@@ -119,8 +125,8 @@ def _usual_size(facts: Facts) -> int:
     return recipe.data.image_size
 
 
-def _levels(facts: Facts, asked: Asked, base: RunConfig, image_size: int) -> Sequence[Choice]:
-    """Each fitted around those of the others that the user has decided."""
+def _levels(facts: Facts, asked: Asked, base: RunConfig, image_size: int) -> tuple[Choice, Choice, Choice]:
+    """First, last and scale of the priors, each fitted around those of the others that the user has decided."""
     sides = facts.sides * image_size
     zoom = asked.zoom or base.augment.scale
     usual = base.model.priors.scales[0]  # not fitted: docs/automatic.md has what that gave
@@ -264,15 +270,19 @@ def _flips(facts: Facts) -> Sequence[Choice]:
     )
 
 
-def _length(facts: Facts, asked: Asked, base: RunConfig, batch_size: int, image_size: int) -> Sequence[Choice]:
+def _length(
+    facts: Facts, asked: Asked, base: RunConfig, batch_size: int, image_size: int, *, is_finer: bool
+) -> Sequence[Choice]:
     """None where the user gave one."""
     if asked.length is not None:
         return ()
     if facts.machine.kind == "cpu" and facts.machine.processes == 1:
         larger = max(1.0, image_size / _usual_size(facts))
-        usual = (base.length.minutes or 20) * math.sqrt(facts.num_images / 200) * larger
+        finer = _FINER_TAKES if is_finer else 1.0
+        usual = (base.length.minutes or 20) * math.sqrt(facts.num_images / 200) * larger * finer
         minutes = float(min(120, max(10, 5 * round(usual / 5))))
-        reason = f"by the number of images{', and their size' * (larger > 1)}; longer is better"
+        also = ", their size" * (larger > 1) + ", level 2" * is_finer
+        reason = f"by the number of images{also}; longer is better"
         return (Choice(setting="length.minutes", value=minutes, reason=reason),)
     return (Choice(setting="length.steps", value=_steps(facts, batch_size), reason="by the number of images"),)
 

@@ -14,7 +14,8 @@ SMALL = 22.0
 """Pixels of the canvas; less than three cells of level 3."""
 SMALL_SHARE = 0.4
 """Of the objects. Where more are small, level 2 is taken. Crowded drawn data (tools/experiments/generated.py) have more
-than half and gain by far. Blood cells and `signs` have less than a third: they gain by the step, by time unknown."""
+than half and gain by far. Blood cells and `signs` have less than a third and gain early; on blood cells nothing of it
+is left at the end of a run (docs/accuracy.md)."""
 FEWEST_LEVELS = 3
 FINEST = 2
 _COARSEST_FIRST = 4

@@ -266,6 +266,17 @@ def test_larger_images_take_longer() -> None:
     assert config(facts(), {"data.image_size": 160}, image_size=160).length.minutes == usual
 
 
+def test_level_2_takes_longer() -> None:
+    """Half as long again, whoever decided on it."""
+    minutes = config(facts()).length.minutes or 0
+    fine = facts(sides=np.full(200, 0.03))
+    assert config(fine, {"data.image_size": 320}, image_size=320).length.minutes == 1.5 * minutes
+    pinned = {"data.image_size": 320, "model.pyramid.first_level": 3}
+    assert config(fine, pinned, image_size=320, levels=Pinned(first=3)).length.minutes == minutes
+    asked = config(facts(), {"model.pyramid.first_level": 2}, levels=Pinned(first=2))
+    assert asked.length.minutes == 1.5 * minutes
+
+
 def test_what_the_user_sets_wins_and_is_said() -> None:
     found = fitted(changes={"optim.lr": 0.5, "model.pyramid": {"last_level": 7}, "seed": 3})
     assert (found.config.optim.lr, found.config.model.pyramid.last_level, found.config.seed) == (0.5, 7, 3)
