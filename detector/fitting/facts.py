@@ -52,6 +52,8 @@ class Facts:
     num_images: int
     num_objects: int
     classes: tuple[str, ...]
+    num_seen: int
+    """Classes that have objects."""
     longer_side: float
     """In pixels, that nine in ten of the pictures do not exceed."""
     canvas_shape: tuple[float, float]
@@ -82,6 +84,7 @@ def of_columns(columns: Columns, machine: Machine) -> Facts:
         num_images=len(columns),
         num_objects=len(real),
         classes=columns.label_map.names,
+        num_seen=len(np.unique(labels)),
         longer_side=float(np.quantile(columns.sizes_hw.max(axis=1), _NEARLY_ALL, method="inverted_cdf")),
         canvas_shape=(float(shape[0]), float(shape[1])),
         sides=sides[spread],

@@ -35,6 +35,9 @@ _USUAL_STEPS = (2000, 12_000)
 _LR = 1e-3
 """Of recipe `small`, by its batch on a CPU and by 8 images on a GPU. Three times as much, its own, gains 0.009 on blood
 cells in 2,448 steps (docs/accuracy.md) and loses 0.06 of 0.37 on data of twenty classes (docs/automatic.md)."""
+_CLASSES_OF_A_WEIGHT, _MOST_WEIGHT = 5, 3.0
+"""The loss of the classes gets its usual weight for the first, and at most the second. With 16 classes the usual one
+leaves it a quarter of the gradient, and classes are hardly told apart at the end of a short run (docs/automatic.md)."""
 _FEW_ON_A_GPU = 8
 """Images of a batch."""
 _FINER_TAKES = 1.5
@@ -67,6 +70,7 @@ def fit(facts: Facts, asked: Asked, changes: Mapping[str, object]) -> Fit:
         scales,
         batch,
         *_rates(facts, asked, base, batch_size),
+        *_losses(facts, base),
         *_norms(facts, asked, batch_size),
         _crops(facts, base),
         *_flips(facts),
@@ -199,6 +203,22 @@ def _rates(facts: Facts, asked: Asked, base: RunConfig, batch_size: int) -> Sequ
             setting="optim.ema_width",
             value=optim.ema_width,
             reason=f"weights are averaged over the last {optim.ema_width:.0%} of the run so far",
+        ),
+    )
+
+
+def _losses(facts: Facts, base: RunConfig) -> Sequence[Choice]:
+    """None where the recipe is one for many classes."""
+    if base != recipes.small():
+        return ()
+    many = facts.num_seen
+    factor = min(_MOST_WEIGHT, max(1.0, round(2 * many / _CLASSES_OF_A_WEIGHT) / 2))
+    reason = "as usual" if factor == 1 else "the more of them, the longer it takes to tell them apart"
+    return (
+        Choice(
+            setting="loss.classification_weight",
+            value=factor * base.loss.classification_weight,
+            reason=f"{many} class{'es' * (many != 1)} with objects: {reason}",
         ),
     )
 

@@ -1,7 +1,7 @@
 """Draw data sets to compare settings on: equal for equal seeds, in COCO form.
 
-`specks`, `grains` and `seeds` are crowded with small shapes, up to 60 a picture. `signs` and `posters` have many
-classes at all sizes, the first of them three times as often as the last. A class is a form that is filled or hollow, in
+`specks`, `grains` and `seeds` are crowded with small shapes, up to 60 a picture. `signs`, `posters` and `badges` have
+many classes at all sizes, the first of them three times as often as the last. A class is a form that is filled or hollow, in
 any colour, so that only shape tells.
 """
 
@@ -45,7 +45,8 @@ SIGNS = Kind(name="signs", num_classes=20, num_objects=(3, 12), sides=(0.05, 0.2
 GRAINS = Kind(name="grains", num_classes=8, num_objects=(10, 40), sides=(0.02, 0.07), sizes_hw=SIZES_HW[1:], tail=0.3)
 POSTERS = Kind(name="posters", num_classes=16, num_objects=(2, 8), sides=(0.08, 0.4), sizes_hw=TALL_HW, tail=0.4)
 SEEDS = Kind(name="seeds", num_classes=5, num_objects=(8, 45), sides=(0.015, 0.09), sizes_hw=TALL_HW, tail=0.6)
-KINDS = (SPECKS, SIGNS, GRAINS, POSTERS, SEEDS)
+BADGES = Kind(name="badges", num_classes=12, num_objects=(2, 15), sides=(0.04, 0.3), sizes_hw=SIZES_HW, tail=0.4)
+KINDS = (SPECKS, SIGNS, GRAINS, POSTERS, SEEDS, BADGES)
 
 
 def write(folder: Path, kind: Kind, counts: dict[str, int], seed: int) -> None:

@@ -19,9 +19,9 @@ def generated() -> ModuleType:
     return script.load("generated")
 
 
-@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize("place", range(6))
 def test_it_is_a_data_set_and_the_seed_decides(generated: ModuleType, tmp_path: Path, place: int) -> None:
-    assert len(generated.KINDS) == 5
+    assert len(generated.KINDS) == 6
     kind = generated.KINDS[place]
     for name, seed in (("a", 1), ("again", 1), ("b", 2)):
         generated.write(tmp_path / name, kind, COUNTS, seed)

@@ -55,6 +55,7 @@ def facts(**changes: Any) -> Facts:
         num_images=200,
         num_objects=200,
         classes=("a", "b"),
+        num_seen=2,
         longer_side=640.0,
         canvas_shape=(0.75, 1.0),
         sides=np.full(200, 0.15),

@@ -38,6 +38,12 @@ def test_crowd_regions_do_not_count() -> None:
     assert (found.num_objects, found.most_objects, len(found.sides)) == (1, 1, 1)
 
 
+def test_classes_without_objects_are_not_counted() -> None:
+    made = columns([[0, 2, 2], [2]], crowd=[False, False, True, False])
+    assert len(made.label_map.names) == 3
+    assert facts.of_columns(made, CPU).num_seen == 2
+
+
 def test_of_many_objects_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facts, "_MOST_OBJECTS", 10)
     found = facts.of_columns(columns([[0, 1]] * 50), CPU)

@@ -56,6 +56,7 @@ def test_on_blood_cells_it_is_nearly_small() -> None:
     longer_side=st.floats(1, 10_000),
     shape=st.tuples(st.floats(0.1, 1), st.booleans()),
     most_objects=st.integers(1, 5000),
+    num_seen=st.integers(1, 5000),
     overlap=st.floats(0, 1),
     machine=st.builds(
         Machine,
@@ -266,6 +267,14 @@ def test_larger_images_take_longer() -> None:
     assert config(facts(), {"data.image_size": 160}, image_size=160).length.minutes == usual
 
 
+@pytest.mark.parametrize(("seen", "weight"), [(1, 1.0), (3, 1.0), (6, 1.0), (8, 1.5), (11, 2.0), (15, 3.0), (90, 3.0)])
+def test_the_loss_of_many_classes_weighs_more(seen: int, weight: float) -> None:
+    assert config(facts(num_seen=seen)).loss.classification_weight == weight
+    assert config(facts(num_seen=seen, machine=GPU)).loss.classification_weight == weight
+    many = facts(num_seen=seen, machine=GPU, num_images=50_000)
+    assert config(many).loss == recipes.standard().loss, "made for COCO's eighty"
+
+
 def test_level_2_takes_longer() -> None:
     """Half as long again, whoever decided on it."""
     minutes = config(facts()).length.minutes or 0
@@ -296,7 +305,7 @@ def test_lines_stand_in_columns() -> None:
     )
     starts = {row.index(one.reason) for row, one in zip(rows, found.choices, strict=True)}
     assert len(starts) == 1
-    assert "auto: data.image_size            320       about 320x240" in "\n".join(rows)
+    assert f"auto: {'data.image_size':<26}  320       about 320x240" in "\n".join(rows)
 
 
 def test_values_for_a_file() -> None:
