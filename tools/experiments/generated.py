@@ -1,8 +1,8 @@
 """Draw data sets to compare settings on: equal for equal seeds, in COCO form.
 
 `specks`, `grains` and `seeds` are crowded with small shapes, up to 60 a picture. `signs`, `posters` and `badges` have
-many classes at all sizes, the first of them three times as often as the last. A class is a form that is filled or hollow, in
-any colour, so that only shape tells.
+many classes at all sizes, the first of them three times as often as the last. A class is a form that is filled or
+hollow, in any colour, so that only shape tells.
 """
 
 import json
