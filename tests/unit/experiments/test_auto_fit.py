@@ -33,6 +33,7 @@ AP_OF = {  # on the validation and the test split
     f"320 px, levels 3-6, lr {MIDDLE:g}": (0.2, 0.9),
     f"320 px, levels 3-6, lr {HIGH:g}": (0.3, 0.3),
     f"512 px, levels 3-6, lr {HIGH:g}": (0.4, 0.4),
+    f"512 px, levels 3-6, lr {HIGH:g}, class weight 3": (0.3, 0.1),
 }
 
 
@@ -54,18 +55,19 @@ def test_the_best_by_hand_is_chosen_on_the_validation_split(page: Path, monkeypa
     text = page.read_text(encoding="utf-8")
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "7 trainings, commit" in text
+    assert "8 trainings, commit" in text
     assert "| `signs`, 7 minutes each |" in text
     assert f"| 512 px, levels 3-6, lr {HIGH:g} | 1 | 9 | 0.400 | 0.400 | 0.500 |" in text
     assert "On the test split of `signs`, auto has 0.500 of the AP of the best by hand." in text
     assert trained[0] == "auto"
     assert set(trained[1:4]) == {f"320 px, levels 3-6, lr {lr:g}" for lr in (LOW, MIDDLE, HIGH)}
-    assert set(trained[4:]) == {
+    assert set(trained[4:7]) == {
         f"{pair}, lr {HIGH:g}" for pair in ("320 px, levels 2-5", "512 px, levels 3-6", "512 px, levels 2-5")
     }
+    assert trained[7:] == [f"512 px, levels 3-6, lr {HIGH:g}, class weight 3"]
     main(monkeypatch, *words)  # all is known
     main(monkeypatch, "--table", *words)
-    assert len(trained) == 7
+    assert len(trained) == 8
     assert page.read_text(encoding="utf-8") == text
 
 
