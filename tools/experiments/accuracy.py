@@ -37,6 +37,7 @@ ROWS = (
     _row("Cross entropy", "softmax", "loss.classification=softmax"),
     _row("Cross entropy", "sigmoid", "loss.classification=sigmoid"),
     _row("Cross entropy", "focal", "loss.classification=focal"),
+    _row("Cross entropy", "three times the weight", "loss.classification_weight=3"),
     _row("Assignment", "max-IoU", "assign.kind=max_iou"),
     _row("Assignment", "task-aligned after ATSS", "assign.kind=task_aligned"),
     _row("Heads", "with box quality", QUALITY_HEADS),
