@@ -36,7 +36,7 @@ _LR = 1e-3
 """Of recipe `small`, by its batch on a CPU and by 8 images on a GPU. Three times as much, its own, gains 0.009 on blood
 cells in 2,448 steps (docs/accuracy.md) and loses 0.06 of 0.37 on data of twenty classes (docs/automatic.md)."""
 _CLASSES_PER_WEIGHT, _MOST_WEIGHT = 5, 3.0
-"""The loss of the classes weighs 1 for each five of them, at least 1 and at most 3. With 16 classes a weight of 1 leaves
+"""The loss of the classes weighs 1 for each five of them, from 1 to 3. With 16 classes a weight of 1 leaves
 it a quarter of the gradient, and classes are hardly told apart at the end of a short run (docs/automatic.md)."""
 _FEW_ON_A_GPU = 8
 """Images of a batch."""
