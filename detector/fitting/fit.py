@@ -57,11 +57,11 @@ def fit(facts: Facts, asked: Asked, changes: Mapping[str, object]) -> Fit:
     is_large = facts.machine.kind == "cuda" and facts.num_images >= MANY_IMAGES
     base = recipes.standard() if is_large else recipes.small()
     size = _image_size(facts, asked)
-    image_size = asked.image_size if asked.image_size is not None else _whole(size)
+    image_size = _decided(asked.image_size, size)
     batch = _batch_size(facts, base, image_size)
-    batch_size = asked.batch_size if asked.batch_size is not None else _whole(batch)
+    batch_size = _decided(asked.batch_size, batch)
     first, last, scales = _levels(facts, asked, base, image_size)
-    is_finer = (asked.levels.first if asked.levels.first is not None else _whole(first)) == levels.FINEST
+    is_finer = _decided(asked.levels.first, first) == levels.FINEST
     choices = (
         _trunk(facts, base),
         size,
@@ -336,6 +336,9 @@ def _decoding(facts: Facts, base: RunConfig) -> Sequence[Choice]:
     )
 
 
-def _whole(one: Choice) -> int:
-    assert isinstance(one.value, int)
-    return one.value
+def _decided(own: int | None, chosen: Choice) -> int:
+    """The user's own value, or else the one that was chosen."""
+    if own is not None:
+        return own
+    assert isinstance(chosen.value, int)
+    return chosen.value
