@@ -1,10 +1,11 @@
 """Measure `--recipe auto` beside settings chosen by hand; docs/automatic.md says which of the data made its rules.
 
-Data sets are drawn (generated.py). On each, auto is trained, and then what a person would try: three learning rates
-on small pictures, then larger pictures and a finer level with the best of these, then a larger weight for the loss of
-the classes with the best of all. All start from random weights and have the same minutes, on one thread: what makes a
-step slower has fewer of them. So run them on a machine that has nothing else to do, or always the same. The best by
-hand is chosen on the validation split, and both are scored on the test split. Results are kept in auto_fit.jsonl
+Data sets are drawn (generated.py). On each, auto is trained, and then what a person would try, in short runs: three
+learning rates on small pictures, then larger pictures and a finer level with the best of these, then a larger weight
+for the loss of the classes with the best of all. At last auto is trained for as long as it takes by itself, and what
+was best by hand, on the validation split, for as long. All start from random weights. Those of one table have the same
+minutes, on one thread: what makes a step slower has fewer of them. So run them on a machine that has nothing else to
+do, or always the same. Auto and the best by hand are compared on the test split. Results are kept in auto_fit.jsonl
 beside this file; what is there is not run again, so the script can be stopped and started at any time:
 
     export OMP_NUM_THREADS=1
@@ -23,7 +24,7 @@ from pathlib import Path
 import generated
 import torch
 from ablation import ROOT, commit, detector, machine, steps
-from kept import Results, checksum, checksum_of_training
+from kept import Results, checksum, checksum_of_training, settings_of_training
 from place import Place
 
 DATA = ROOT / "runs" / "generated"
@@ -120,23 +121,23 @@ HEAVIER = 3.0
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=8.0)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=8.0, help="of a short run")
+    parser.add_argument("--seeds", type=int, default=1, help="of the runs as long as auto takes")
     parser.add_argument("--only", choices=[kind.name for kind in generated.KINDS], help="this data set")
     parser.add_argument("--table", action="store_true", help="rewrite the page only")
     options = parser.parse_args()
     for kind in generated.KINDS:
         if not options.table and options.only in (None, kind.name):
-            search(kind, options.seeds, options.minutes)
+            best = search(kind, options.minutes)
+            compare(kind, (AUTO, best), options.seeds)
     PLACE.write(table(latest()))
 
 
-def search(kind: generated.Kind, seeds: int, minutes: float) -> None:
-    """Train auto, and all that is tried by hand."""
+def search(kind: generated.Kind, minutes: float) -> Row:
+    """Train auto and all that is tried by hand, in short runs; the best by hand."""
 
     def val_ap(row: Row) -> float:
-        trainings = [Training(kind=kind, row=row, seed=seed, minutes=minutes) for seed in range(seeds)]
-        return _mean([measured(training).val_ap for training in trainings])
+        return measured(Training(kind=kind, row=row, seed=0, minutes=minutes)).val_ap
 
     def best(tried: Sequence[ByHand]) -> ByHand:
         return max(tried, key=lambda one: val_ap(one.row()))
@@ -144,7 +145,16 @@ def search(kind: generated.Kind, seeds: int, minutes: float) -> None:
     val_ap(AUTO)
     quick = best([replace(QUICKEST, lr=lr) for lr in RATES])
     whole = best([quick, *(replace(other, lr=quick.lr) for other in OTHERS)])
-    val_ap(replace(whole, class_weight=HEAVIER).row())
+    return best([whole, replace(whole, class_weight=HEAVIER)]).row()
+
+
+def compare(kind: generated.Kind, rows: Sequence[Row], seeds: int) -> None:
+    """Train for as long as auto takes by itself."""
+    minutes = settings_of_training((str(drawn(kind)), *AUTO.words)).length.minutes
+    assert minutes is not None
+    for seed in range(seeds):
+        for row in rows:
+            measured(Training(kind=kind, row=row, seed=seed, minutes=minutes))
 
 
 def measured(training: Training) -> Result:
@@ -162,11 +172,11 @@ def measured(training: Training) -> Result:
 
 
 def latest() -> list[Result]:
-    """Of each training of as many minutes and of the same recipe as the last one on these data, the newest."""
+    """Of each training on the same recipe as the last one on these data, the newest."""
     results = KEPT.read()
-    last = {r.data: (r.minutes, r.recipes) for r in results}
-    alike = [r for r in results if (r.minutes, r.recipes) == last[r.data]]
-    return list({(r.data, r.row, r.seed): r for r in alike}.values())
+    last = {r.data: r.recipes for r in results}
+    alike = [r for r in results if r.recipes == last[r.data]]
+    return list({(r.data, r.minutes, r.row, r.seed): r for r in alike}.values())
 
 
 def drawn(kind: generated.Kind) -> Path:
@@ -203,37 +213,38 @@ def trained(training: Training, settings: str) -> Result:
 
 
 def table(results: Sequence[Result]) -> str:
-    """Every row by its validation AP, and what auto has of the best by hand on the test split."""
+    """Every row by its validation AP, and what auto has of the best by hand on the test split, by data and minutes."""
     if not results:
         return "Not measured yet."
     commits = ", ".join(f"`{one}`" for one in dict.fromkeys(r.commit for r in results))
     machines = "; ".join(dict.fromkeys(f"{r.machine}, {_counted(r.threads, 'thread')}" for r in results))
     lines = [f"{_counted(len(results), 'training')}, commit {commits}, {machines}."]
-    for data in dict.fromkeys(r.data for r in results):
-        of_row: dict[str, list[Result]] = {}
-        for result in results:
-            if result.data == data:
-                of_row.setdefault(result.row, []).append(result)
-        order = sorted(of_row, key=lambda name: -_mean([r.val_ap for r in of_row[name]]))
-        minutes = next(r.minutes for r in results if r.data == data)
-        lines += [
-            "",
-            f"| `{data}`, {minutes:g} minutes each | seeds | steps | val AP | test AP | test AP50 |",
-            "|---|---|---|---|---|---|",
-        ]
-        for name in order:
-            of_this = of_row[name]
-            lines.append(
-                f"| {name} | {len(of_this)} | {_mean([r.steps for r in of_this]):.0f} "
-                f"| {_mean([r.val_ap for r in of_this]):.3f} | {_mean([r.test_ap for r in of_this]):.3f} "
-                f"| {_mean([r.test_ap50 for r in of_this]):.3f} |"
-            )
-        by_hand = [name for name in order if name != AUTO.name]
-        if by_hand and AUTO.name in of_row:
-            auto, best = (_mean([r.test_ap for r in of_row[name]]) for name in (AUTO.name, by_hand[0]))
-            ratio = f"{auto / best:.3f}" if best > 0 else "not defined"
-            lines += ["", f"On the test split of `{data}`, auto has {ratio} of the AP of the best by hand."]
+    for data, minutes in sorted(dict.fromkeys((r.data, r.minutes) for r in results)):
+        lines += ["", *_part([r for r in results if (r.data, r.minutes) == (data, minutes)])]
     return "\n".join(lines)
+
+
+def _part(results: Sequence[Result]) -> list[str]:
+    """On one data set, of the same minutes."""
+    of_row: dict[str, list[Result]] = {}
+    for result in results:
+        of_row.setdefault(result.row, []).append(result)
+    order = sorted(of_row, key=lambda name: -_mean([r.val_ap for r in of_row[name]]))
+    about = f"`{results[0].data}`, {results[0].minutes:g} minutes each"
+    lines = [f"| {about} | seeds | steps | val AP | test AP | test AP50 |", "|---|---|---|---|---|---|"]
+    for name in order:
+        of_this = of_row[name]
+        lines.append(
+            f"| {name} | {len(of_this)} | {_mean([r.steps for r in of_this]):.0f} "
+            f"| {_mean([r.val_ap for r in of_this]):.3f} | {_mean([r.test_ap for r in of_this]):.3f} "
+            f"| {_mean([r.test_ap50 for r in of_this]):.3f} |"
+        )
+    by_hand = [name for name in order if name != AUTO.name]
+    if by_hand and AUTO.name in of_row:
+        auto, best = (_mean([r.test_ap for r in of_row[name]]) for name in (AUTO.name, by_hand[0]))
+        ratio = f"{auto / best:.3f}" if best > 0 else "not defined"
+        lines += ["", f"{about}: on the test split auto has {ratio} of the AP of the best by hand."]
+    return lines
 
 
 def _counted(count: int, what: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from detector import config_file, recipes
 from detector.cli import options, settings
+from detector.config import RunConfig
 from detector.model import device as devices
 from detector.recipes import RecipeName
 from detector.run import fitting, material
@@ -53,13 +54,18 @@ def checksum(names: Iterable[str]) -> str:
     return _digest(config_file.dump(recipes.make(cast("RecipeName", name))) for name in sorted(set(names)))
 
 
-def checksum_of_training(words: Sequence[str]) -> str:
-    """Of all settings that `detector train` comes to with these words; with `auto`, of those that it chooses."""
+def settings_of_training(words: Sequence[str]) -> RunConfig:
+    """What `detector train` comes to with these words; with `auto`, what it chooses."""
     typed = options.parse_train(words)
     data = DataPaths(folder=typed.data, train_json=typed.train_json, val_json=typed.val_json, images=typed.images)
     world = World(device=devices.resolve(typed.device))
     settled, _ = fitting.settled(settings.config_of(typed), material.read(data).train, world, typed.init)
-    return _digest([config_file.dump(settled)])
+    return settled
+
+
+def checksum_of_training(words: Sequence[str]) -> str:
+    """Of all settings that `detector train` comes to with these words."""
+    return _digest([config_file.dump(settings_of_training(words))])
 
 
 def _digest(texts: Iterable[str]) -> str:

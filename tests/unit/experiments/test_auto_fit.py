@@ -39,9 +39,14 @@ AP_OF = {  # on the validation and the test split
 
 def test_the_best_by_hand_is_chosen_on_the_validation_split(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[str] = []
+    long: list[tuple[str, int]] = []
 
     def train(training: Any, settings: str) -> Any:
-        trained.append(training.row.name)
+        if training.minutes == 7:
+            trained.append(training.row.name)
+        else:
+            assert training.minutes == 10  # what auto takes for three pictures
+            long.append((training.row.name, training.seed))
         val_ap, test_ap = AP_OF.get(training.row.name, (0.0, 0.0))
         return auto_fit.Result(
             data=training.kind.name, row=training.row.name, seed=training.seed, minutes=training.minutes,
@@ -50,24 +55,27 @@ def test_the_best_by_hand_is_chosen_on_the_validation_split(page: Path, monkeypa
         )  # fmt: skip
 
     monkeypatch.setattr(auto_fit, "trained", train)
-    words = ("--only", "signs", "--minutes", "7")
+    words = ("--only", "signs", "--minutes", "7", "--seeds", "2")
     main(monkeypatch, *words)
     text = page.read_text(encoding="utf-8")
     assert text.startswith("before\n")
     assert text.endswith("after\n")
-    assert "8 trainings, commit" in text
+    assert "12 trainings, commit" in text
     assert "| `signs`, 7 minutes each |" in text
     assert f"| 512 px, levels 3-6, lr {HIGH:g} | 1 | 9 | 0.400 | 0.400 | 0.500 |" in text
-    assert "On the test split of `signs`, auto has 0.500 of the AP of the best by hand." in text
+    assert "`signs`, 7 minutes each: on the test split auto has 0.500 of the AP of the best by hand." in text
+    assert "| `signs`, 10 minutes each |" in text
+    assert "| auto | 2 | 9 | 0.100 | 0.200 | 0.500 |" in text
     assert trained[0] == "auto"
     assert set(trained[1:4]) == {f"320 px, levels 3-6, lr {lr:g}" for lr in (LOW, MIDDLE, HIGH)}
     assert set(trained[4:7]) == {
         f"{pair}, lr {HIGH:g}" for pair in ("320 px, levels 2-5", "512 px, levels 3-6", "512 px, levels 2-5")
     }
     assert trained[7:] == [f"512 px, levels 3-6, lr {HIGH:g}, class weight 3"]
+    assert long == [(name, seed) for seed in (0, 1) for name in ("auto", f"512 px, levels 3-6, lr {HIGH:g}")]
     main(monkeypatch, *words)  # all is known
     main(monkeypatch, "--table", *words)
-    assert len(trained) == 8
+    assert (len(trained), len(long)) == (8, 4)
     assert page.read_text(encoding="utf-8") == text
 
 
