@@ -75,8 +75,18 @@ def named(changes: Mapping[str, object], setting: str) -> object:
         group = changes.get(".".join(groups[:end]))
         if isinstance(group, Mapping):
             rest = ".".join(setting.split(".")[end:])
-            return named(cast("Mapping[str, object]", group), rest)
+            found = named(cast("Mapping[str, object]", group), rest)
+            if found is not None:  # else a smaller group may name it
+                return found
     return None
+
+
+def decided(own: int | None, chosen: Choice) -> int:
+    """The user's own value, or else the one that was chosen."""
+    if own is not None:
+        return own
+    assert isinstance(chosen.value, int)
+    return chosen.value
 
 
 def value_of(config: RunConfig, setting: str) -> object:

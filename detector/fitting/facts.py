@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.config import LengthConfig
+from detector.config import Backbone, LengthConfig
 from detector.data.columns import Columns
 from detector.fitting import overlap
 from detector.fitting.levels import Pinned
@@ -16,6 +16,8 @@ _LARGEST_CANVAS = 8192
 _NEARLY_ALL = 0.9
 _MOST_OBJECTS = 100_000
 """That are looked at; quantiles of more would not differ."""
+_ENOUGH_OF_A_CLASS = 20
+"""Objects from which on a class weighs as much as any other; one odd object is not to decide about the pictures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,7 @@ class Asked:
     length: LengthConfig | None = None
     zoom: tuple[float, float] | None = None
     levels: Pinned = field(default_factory=Pinned)
+    backbone: Backbone | None = None
     prior_scale: float | None = None
     """Side of a prior, in strides of its level."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -50,18 +53,22 @@ class Facts:
     """A data set and a machine."""
 
     num_images: int
+    num_with_objects: int
+    """Images, from which alone there is something to learn about boxes and classes."""
     num_objects: int
-    classes: tuple[str, ...]
-    num_seen: int
-    """Classes that have objects."""
+    num_classes: int
+    seen: tuple[str, ...]
+    """Names of the classes that have objects."""
     longer_side: float
     """In pixels, that nine in ten of the pictures do not exceed."""
     canvas_shape: tuple[float, float]
     """Height and width of the canvas; the longer is 1."""
     sides: NDArray[np.float64]
     """Square root of each object's area, where the longer side of the canvas is 1."""
+    extents: NDArray[np.float64]
+    """Longer side of each object's box, in the same unit."""
     weights: NDArray[np.float64]
-    """Of each object, to sum 1; each class has the same, as it has in AP."""
+    """Of each object, to sum 1; each class has the same, as it has in AP, those of under 20 objects less."""
     most_objects: int
     """Of one image."""
     overlap: float
@@ -78,16 +85,19 @@ def of_columns(columns: Columns, machine: Machine) -> Facts:
     shape = np.array(canvas) / max(canvas)
     scale = (shape / columns.sizes_hw).min(axis=1)  # of each image, to fit on that canvas
     spread = np.unique(np.linspace(0, len(real) - 1, min(len(real), _MOST_OBJECTS)).astype(np.int64))
-    sides = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)) * scale[rows]
-    weights = 1 / np.bincount(labels)[labels[spread]]
+    extents_wh = (boxes[spread, 2:] - boxes[spread, :2]) * scale[rows[spread], None]
+    of_class = np.bincount(labels[spread])
+    weights = np.minimum(1, of_class / _ENOUGH_OF_A_CLASS)[labels[spread]] / of_class[labels[spread]]
     return Facts(
         num_images=len(columns),
+        num_with_objects=len(np.unique(rows)),
         num_objects=len(real),
-        classes=columns.label_map.names,
-        num_seen=len(np.unique(labels)),
+        num_classes=len(columns.label_map.names),
+        seen=tuple(columns.label_map.names[label] for label in np.unique(labels)),
         longer_side=float(np.quantile(columns.sizes_hw.max(axis=1), _NEARLY_ALL, method="inverted_cdf")),
         canvas_shape=(float(shape[0]), float(shape[1])),
-        sides=sides[spread],
+        sides=np.sqrt(extents_wh.prod(axis=1)),
+        extents=extents_wh.max(axis=1),
         weights=weights / weights.sum(),
         most_objects=int(np.bincount(rows).max()),
         overlap=overlap.typical(boxes, labels, rows),

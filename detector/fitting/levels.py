@@ -20,7 +20,7 @@ FEWEST_LEVELS = 3
 FINEST = 2
 _COARSEST_FIRST = 4
 _COARSEST = 7
-_RARE = 0.02
+RARE = 0.02
 """Share of the objects for whose sake no level is kept."""
 
 
@@ -58,7 +58,7 @@ def fit(
     """
     finest = FINEST + (too_small(sides, weights) is None)
     coarsest = min(_COARSEST_FIRST, (pinned.last or _COARSEST) - FEWEST_LEVELS + 1)
-    first, last = _needed(sides, weights, image_size, zoom, scale)
+    first, last = _needed(*reach(sides, weights, image_size, zoom), scale)
     first = pinned.first or min(max(first, finest), coarsest)
     most = max(5, min(_COARSEST, int(math.log2(image_size / scale))))  # no prior larger than the canvas
     last = pinned.last or max(min(last, most), 5, first + FEWEST_LEVELS - 1)
@@ -84,14 +84,14 @@ def quantile(sides: NDArray[np.float64], weights: NDArray[np.float64], share: fl
     return float(sides[order[place]])
 
 
-def _needed(
-    sides: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    image_size: int,
-    zoom: tuple[float, float],
-    scale: float,
-) -> tuple[int, int]:
-    """First and last level whose priors are nearest to some of the objects at some zoom."""
-    low = quantile(sides, weights, _RARE) * zoom[0]
-    high = min(quantile(sides, weights, 1 - _RARE) * zoom[1], image_size)
+def reach(
+    sides: NDArray[np.float64], weights: NDArray[np.float64], image_size: int, zoom: tuple[float, float]
+) -> tuple[float, float]:
+    """Sides of the smallest and the largest objects that count, at any zoom that they are shown at, 1 among them."""
+    low = quantile(sides, weights, RARE) * min(zoom[0], 1.0)
+    return low, min(quantile(sides, weights, 1 - RARE) * max(zoom[1], 1.0), image_size)
+
+
+def _needed(low: float, high: float, scale: float) -> tuple[int, int]:
+    """First and last level whose priors are nearest to sides of that reach."""
     return round(math.log2(max(low, 1.0) / scale)), round(math.log2(max(high, 1.0) / scale))

@@ -17,7 +17,7 @@ from detector.model.box_outputs import Offsets
 from detector.model.detector import DetectionModel
 from detector.model.model_file import FORMAT, read_tensors, require_finite, require_whole
 from detector.model.torch_file import NotPlainError
-from detector.model.transfer import Loaded, Origin
+from detector.model.transfer import Origin, TakenOver
 
 _LAST_LEVEL = 5  # of a backbone
 _TORCHVISION_OFFSETS = Offsets(
@@ -40,7 +40,7 @@ class _File:
     metadata: Mapping[str, str]
 
 
-def initialise(model: DetectionModel, init: str, config: RunConfig, classes: Sequence[str]) -> Loaded | None:
+def initialise(model: DetectionModel, init: str, config: RunConfig, classes: Sequence[str]) -> TakenOver | None:
     """Fill a fresh model from `none`, `imagenet`, or the path of a weights file.
 
     Args:
@@ -60,7 +60,7 @@ def initialise(model: DetectionModel, init: str, config: RunConfig, classes: Seq
         file = _read(Path(init))
     require_finite(file.source, file.tensors)
     _require_weights(file)
-    return transfer.put(model, _origin(file, config, classes), config, classes)
+    return transfer.load_fitting(model, _origin(file, config, classes), config, classes)
 
 
 def _require_weights(file: _File) -> None:

@@ -101,16 +101,20 @@ _PYRAMID = (
     (re.compile(r"head\.classification_head\.cls_logits\.(\w+)"), r"heads.classification.output.\1"),
     (re.compile(r"head\.regression_head\.bbox_reg\.(\w+)"), r"heads.box.output.\1"),
 )
+_CENTERNESS = "head.regression_head.bbox_ctrness."
+"""Of FCOS, which has no priors, and whose towers count their modules in another way."""
 _TOWER = re.compile(r"head\.(classification|regression)_head\.conv\.(\d+)\.(?:(\d)\.)?(weight|bias)")
 
 
 def _of_torchvision(state: Mapping[str, Tensor]) -> Renamed:
-    """To the heads named classification and box, as the recipes name them."""
+    """To the heads named classification and box, as the recipes name them; heads of FCOS are left in the file."""
     has_norm = any((tower := _TOWER.fullmatch(name)) and tower[3] == "1" for name in state)
+    has_our_heads = not any(name.startswith(_CENTERNESS) for name in state)
     result: dict[str, Tensor] = {}
     left: list[str] = []
     for name, value in state.items():
-        ours = _tower_name(name, has_norm=has_norm) or _pyramid_name(name)
+        is_taken = has_our_heads or not name.startswith("head.")
+        ours = (_tower_name(name, has_norm=has_norm) or _pyramid_name(name)) if is_taken else None
         if ours is None:
             left.append(name)
         else:
@@ -121,7 +125,7 @@ def _of_torchvision(state: Mapping[str, Tensor]) -> Renamed:
         left=tuple(left),
         is_torchvision_detector=True,
         num_lateral=len(laterals),
-        has_tower_norm=has_norm,
+        has_tower_norm=has_norm and has_our_heads,
     )
 
 

@@ -36,7 +36,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded:
+class TakenOver:
     """What an initialisation took over and what keeps its random start."""
 
     source: str
@@ -51,8 +51,8 @@ class Loaded:
         return (f"weights from {self.source}; tensors taken: {counts}", *self.remarks)
 
 
-def put(model: DetectionModel, origin: Origin, config: RunConfig, classes: Sequence[str]) -> Loaded:
-    """Take over all that fits.
+def load_fitting(model: DetectionModel, origin: Origin, config: RunConfig, classes: Sequence[str]) -> TakenOver:
+    """Put into the model all that fits.
 
     Raises:
         CheckpointError: the trunk is another; half a trunk is worth nothing.
@@ -65,13 +65,13 @@ def put(model: DetectionModel, origin: Origin, config: RunConfig, classes: Seque
     state, remarks = _with_fitted_outputs(moved, own, origin, config, classes)
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     model.load_state_dict(fitting, strict=False)
-    loaded = Loaded(source=origin.source, taken=tuple(fitting), random=tuple(n for n in own if n not in fitting))
-    dropped = theirs_of.keys() - state.keys()  # and told
-    remarks += [*_on_random(loaded, {name: state.get(name) for name in own if name not in dropped}, own)]
+    over = TakenOver(source=origin.source, taken=tuple(fitting), random=tuple(n for n in own if n not in fitting))
+    dropped = theirs_of.keys() - state.keys()  # output layers, which have remarks of their own by now
+    remarks += [*_on_random(over, {name: state.get(name) for name in own if name not in dropped}, own)]
     left = [*origin.left, *(theirs_of[name] for name in state if name not in own and not name.endswith(COUNTER))]
     if left:
         remarks.append(f"weights: left in the file: {_listed(left)}")
-    return replace(loaded, remarks=tuple(remarks))
+    return replace(over, remarks=tuple(remarks))
 
 
 def _require_trunk(origin: Origin, own: Mapping[str, Tensor]) -> None:
@@ -204,11 +204,11 @@ def _pair(ours: str, theirs: str) -> str:
     return ours if ours == theirs else f"{ours} (there {theirs})"
 
 
-def _on_random(loaded: Loaded, offered: Mapping[str, Tensor | None], own: Mapping[str, Tensor]) -> Iterator[str]:
+def _on_random(over: TakenOver, offered: Mapping[str, Tensor | None], own: Mapping[str, Tensor]) -> Iterator[str]:
     """What is missing in parts of which something was taken; the others are told by their counts."""
-    begun = {_part(name) for name in loaded.taken}
+    begun = {_part(name) for name in over.taken}
     facts: list[str] = []
-    for name in loaded.random:
+    for name in over.random:
         if (tensor := offered.get(name)) is not None:
             facts.append(f"{name} ({_shape(tensor)} there, {_shape(own[name])} here)")
         elif name in offered and _part(name) in begun:

@@ -10,6 +10,7 @@ from detector.errors import CheckpointError
 from detector.model import compiled, pretrained
 from detector.model import detector as network
 from detector.model.model_file import TrainedModel
+from detector.model.transfer import TakenOver
 from detector.run.material import Material
 from detector.train import distillation, schedule
 from detector.train.checkpoint import Loaded
@@ -34,7 +35,7 @@ class Assembly:
 
     trained: TrainedModel
     learner: Learner
-    weights: pretrained.Loaded | None
+    weights: TakenOver | None
     """What `--init` brought."""
 
 

@@ -10,11 +10,12 @@ from typing import Any
 from detector import config_file, files
 from detector.analysis import bootstrap, matching
 from detector.config import LengthConfig, RunConfig
+from detector.data import sampling
 from detector.errors import ConfigError, DataError, DetectorError
 from detector.evaluate import coco
 from detector.evaluate.coco import Interval
 from detector.evaluate.results import Results
-from detector.fitting import choice, power_law, sampling
+from detector.fitting import choice, power_law
 from detector.fitting.choice import AutoRecipe, Fit
 from detector.fitting.power_law import Forecast, Point, PowerLaw
 from detector.model import device as devices
@@ -35,6 +36,8 @@ _FEW_TO_SCORE = 30
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurveOutcome:
+    """What came of the three trainings; law, forecast and plot are None where they were interrupted."""
+
     folder: Path
     points: tuple[Point, ...]
     """Fewer than the shares where it was interrupted."""
@@ -42,7 +45,9 @@ class CurveOutcome:
     forecast: Forecast | None
     plot: Path | None
     steps: int
+    """Of each training."""
     interrupted_by: int | None = None
+    """The signal that did."""
 
     def text(self) -> str:
         rows = [
@@ -82,7 +87,7 @@ class CurveOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Plan:
-    """Of all parts: settings but for the share, and what was asked for, to know it again."""
+    """Of all parts: settings but for the share, and what was asked for on which data, to know it again."""
 
     config: RunConfig
     asked: str
@@ -102,6 +107,11 @@ def learning_curve(
 
     Each part is a run folder in `out`; the same command goes on where it was stopped. See `detector train
     --learning-curve`.
+
+    Raises:
+        DataError: there is no validation split, there are too few images, or the data cannot be read.
+        ConfigError: a setting does not go with it, or the folder holds something else or cannot be written.
+        DetectorError: a training went wrong.
     """
     distributed.require_alone("--learning-curve")
     splits = material.read(data)
@@ -157,17 +167,31 @@ def _plan(
     device: str,
     say: Callable[[str], None],
 ) -> _Plan:
-    """That of the folder, where it holds one; else a new one, whose steps are measured if the length is in minutes."""
-    asked = _asked(config, init)
+    """That of the folder, where it holds one; else a new one."""
+    asked = _asked(config, init, splits)
     held = _read_plan(out)
-    if held is not None:
-        if held.asked != asked:
-            raise ConfigError(
-                f"{out}: holds a learning curve of other settings or first weights; give the same, or choose another "
-                "--out"
-            )
-        return held
-    run_folder.require_free(out)  # before anything is measured
+    if held is None:
+        run_folder.require_free(out)  # before anything is measured
+        return _new_plan(data, splits, config, asked=asked, init=init, device=device, say=say)
+    if held.asked != asked:
+        raise ConfigError(
+            f"{out}: holds a learning curve of other settings, data or first weights; give the same, or choose "
+            "another --out"
+        )
+    return held
+
+
+def _new_plan(
+    data: DataPaths,
+    splits: material.Splits,
+    config: RunConfig | AutoRecipe,
+    *,
+    asked: str,
+    init: str,
+    device: str,
+    say: Callable[[str], None],
+) -> _Plan:
+    """One whose steps are measured if the length is in minutes."""
     world = World(device=devices.resolve(device))
     settled, fit = fitting.settled(config, splits.train, world, init)
     for line in fit.lines() if fit is not None else ():
@@ -195,10 +219,11 @@ def _in_steps(recipe: AutoRecipe, steps: int) -> AutoRecipe:
     return AutoRecipe(changes={**recipe.changes, **dict.fromkeys(choice.LENGTHS), "length.steps": steps})
 
 
-def _asked(config: RunConfig | AutoRecipe, init: str) -> str:
+def _asked(config: RunConfig | AutoRecipe, init: str, splits: material.Splits) -> str:
     """What the automatic recipe makes of it depends on the machine, and does not count."""
     settings = dict(config.changes) if isinstance(config, AutoRecipe) else config_file.dump(config)
-    return json.dumps({"settings": settings, "init": init}, sort_keys=True, default=str)
+    data = [None if split is None else material.fingerprint(split).sha256 for split in (splits.train, splits.val)]
+    return json.dumps({"settings": settings, "init": init, "data": data}, sort_keys=True, default=str)
 
 
 def _read_plan(out: Path | None) -> _Plan | None:

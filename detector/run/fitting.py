@@ -1,16 +1,16 @@
 """The settings of a run whose recipe is fitted to the data and the device."""
 
 import json
-import os
 from pathlib import Path
 
 import torch
 
 from detector import files, recipes
 from detector.config import RunConfig
+from detector.data import loader, sampling
 from detector.data.columns import Columns, subset
 from detector.errors import ConfigError
-from detector.fitting import choice, facts, sampling
+from detector.fitting import choice, facts
 from detector.fitting import fit as fits
 from detector.fitting.choice import AutoRecipe, Fit
 from detector.fitting.facts import Asked, Machine
@@ -55,7 +55,7 @@ def machine_of(world: World) -> Machine:
     memory = torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
     return Machine(
         kind="cuda" if device.type == "cuda" else "cpu",
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=loader.num_cores(),
         memory_bytes=memory,
         processes=world.size,
     )
@@ -85,6 +85,7 @@ def _asked(recipe: AutoRecipe, decided: RunConfig, init: str) -> Asked:
         image_size=decided.data.image_size if is_asked("data.image_size") else None,
         batch_size=decided.data.batch_size if is_asked("data.batch_size") else None,
         length=decided.length if is_asked(*choice.LENGTHS) else None,
+        backbone=decided.model.backbone if is_asked("model.backbone") else None,
         zoom=decided.augment.scale if is_asked("augment.scale") else None,
         levels=Pinned(
             first=pyramid.first_level if is_asked("model.pyramid.first_level") else None,

@@ -5,10 +5,9 @@ import math
 from dataclasses import dataclass
 
 from detector.config import RunConfig
-from detector.data import check, coco
+from detector.data import check, coco, sampling
 from detector.data.columns import Columns, subset
 from detector.errors import ConfigError
-from detector.fitting import sampling
 from detector.fitting.choice import Fit
 from detector.geometry import letterbox
 from detector.model import precision
@@ -39,7 +38,7 @@ class Material:
     config: RunConfig
     columns: Columns
     val_columns: Columns | None
-    facts: run_folder.Facts
+    facts: run_folder.RunFacts
     identity: Identity
     remarks: tuple[str, ...] = ()
     """On what was chosen for the user."""
@@ -70,13 +69,13 @@ def gather(
     )
     if config.precision == "auto" and target.type == "cpu":
         precision.remember()
-    facts = run_folder.Facts(
+    facts = run_folder.RunFacts(
         device=target,
         dtype=dtype,
         init=init,
         label_map=columns.label_map,
         preprocess=preprocess,
-        splits={"train": _fingerprint(columns)} | ({"val": _fingerprint(val_columns)} if val_columns else {}),
+        splits={"train": fingerprint(columns)} | ({"val": fingerprint(val_columns)} if val_columns else {}),
     )
     rows, remarks = _part(columns, config)
     return Material(
@@ -151,5 +150,5 @@ def _require_statistics(config: RunConfig, canvas_hw: tuple[int, int], world: Wo
             )
 
 
-def _fingerprint(columns: Columns) -> run_folder.SplitFingerprint:
+def fingerprint(columns: Columns) -> run_folder.SplitFingerprint:
     return run_folder.fingerprint(columns.annotations, columns.images, images=len(columns), objects=len(columns.labels))

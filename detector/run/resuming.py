@@ -15,7 +15,7 @@ from detector.errors import CheckpointError, ConfigError
 from detector.model import model_file
 from detector.train import schedule
 from detector.train.checkpoint import Identity, Loaded
-from detector.train.run_folder import Facts, RunFolder
+from detector.train.run_folder import RunFacts, RunFolder
 from detector.train.state import TrainingState
 
 MAY_CHANGE = ("data.workers", "checkpoint.")
@@ -25,7 +25,7 @@ LAST_BITS = ("memory.",)
 LENGTH = "length."
 
 
-def identity(config: RunConfig, facts: Facts) -> Identity:
+def identity(config: RunConfig, facts: RunFacts) -> Identity:
     teacher = config.distill.teacher
     return Identity(
         config=config_file.dump(config),

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from detector import files
-from detector.data import coco, layout
+from detector.data import coco, dealing, layout
 from detector.data.columns import Columns, subset
 from detector.errors import ConfigError, DataError
-from detector.fitting import dealing
 from detector.train import run_folder
 
 

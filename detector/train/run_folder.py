@@ -140,7 +140,7 @@ def fingerprint(annotations: Path, image_folder: Path, *, images: int, objects: 
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class RunFacts:
     """What decides a run besides its settings."""
 
     device: torch.device
@@ -226,7 +226,7 @@ def why_stopped(folder: RunFolder, error: OSError) -> str:
     return f"{named}: {error.strerror or error}; training stopped: see to it, and {_AGAIN}"
 
 
-def describe(folder: RunFolder, config: RunConfig, facts: Facts) -> None:
+def describe(folder: RunFolder, config: RunConfig, facts: RunFacts) -> None:
     """Write config.yaml, environment.json and data.json.
 
     Raises:
@@ -258,7 +258,7 @@ def _next_free(parent: Path, prefix: str) -> Path:
             return folder
 
 
-def _environment(facts: Facts) -> dict[str, object]:
+def _environment(facts: RunFacts) -> dict[str, object]:
     return {
         "command": sys.argv,
         "python": platform.python_version(),

@@ -1,6 +1,7 @@
 """Training without a recipe: settings are fitted, told, written down and kept. The learning curve."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from detector import config_file, recipes
 from detector.cli import train
 from detector.config import RunConfig
-from detector.fitting import sampling
+from detector.data import sampling
 from detector.model import detector as network
 from detector.run import curve, material
 from detector.run.data_paths import DataPaths
@@ -88,7 +89,7 @@ def test_a_learning_curve_is_measured_and_gone_on_with(
     monkeypatch.setattr(curve, "train", stopping)
     assert train(words) == 130
     assert [path.name for path in trained] == ["part-025", "part-050"]
-    weights = (out / "part-050" / "last.safetensors").stat().st_mtime_ns
+    written = (out / "part-050" / "last.safetensors").stat().st_mtime_ns
 
     monkeypatch.setattr(curve, "train", real)
     capsys.readouterr()
@@ -99,14 +100,17 @@ def test_a_learning_curve_is_measured_and_gone_on_with(
     assert found["forecast"]["num_images"] == 10
     assert found == json.loads((out / "curve.json").read_text())
     assert (out / "curve.svg").read_bytes().startswith(b"<?xml")
-    assert (out / "part-050" / "last.safetensors").stat().st_mtime_ns == weights
+    assert (out / "part-050" / "last.safetensors").stat().st_mtime_ns == written
     assert (out / "fit.json").is_file()
     shares = [settings(out / f"part-{part}").data.share for part in ("025", "050", "100")]
     assert shares == [0.25, 0.5, 1.0]
 
-    for more in (["--lr", "0.1"], ["--init", str(out / "part-100" / "best.safetensors")]):
-        assert train([*words, *more]) == 2
-        assert "holds a learning curve of other settings or first weights" in capsys.readouterr().err
+    other = shutil.copytree(data, tmp_path / "other")
+    (other / "train.json").write_text((data / "train.json").read_text() + "\n")
+    weights = ["--init", str(out / "part-100" / "best.safetensors")]
+    for changed in ([*words, "--lr", "0.1"], [*words, *weights], [str(other), *words[1:]]):
+        assert train(changed) == 2
+        assert "holds a learning curve of other settings, data or first weights" in capsys.readouterr().err
 
 
 def test_a_learning_curve_needs_a_validation_split(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

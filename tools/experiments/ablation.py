@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kept import Results, checksum
+from kept import Results
 from place import Place
+from recipe_sums import checksum
 
 ROOT = Path(__file__).parents[2]
 DATA = "data/blood-cells"
@@ -177,9 +178,11 @@ class Study:
         commits = ", ".join(f"`{one}`" for one in dict.fromkeys(r.commit for r in results))
         machines = "; ".join(dict.fromkeys(r.machine for r in results))
         steps = ", ".join(dict.fromkeys(str(r.steps) for r in results))
+        scored = sum(len(of_row[row.name]) for row in self.rows if row.decode)
+        again = f", {scored} times a model of the first row scored again" * (scored > 0)
         lines = [
-            f"{len(results)} trainings of {steps} steps each, commit {commits}, {machines}. The difference is that of "
-            "equal seeds; the spread is the standard deviation over seeds.",
+            f"{len(results) - scored} trainings of {steps} steps each{again}. Commit {commits}, {machines}. The "
+            "difference is that of equal seeds; the spread is the standard deviation over seeds.",
             "",
             "| | what | seeds | val AP | spread | difference | val AP50 |",
             "|---|---|---|---|---|---|---|",

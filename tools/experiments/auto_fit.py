@@ -24,8 +24,9 @@ from pathlib import Path
 import generated
 import torch
 from ablation import ROOT, commit, detector, machine, steps
-from kept import Results, checksum, checksum_of_training, settings_of_training
+from kept import Results
 from place import Place
+from recipe_sums import checksum, checksum_of_training, settings_of_training
 
 DATA = ROOT / "runs" / "generated"
 COUNTS = {"train": 240, "val": 80, "test": 80}
@@ -231,7 +232,7 @@ def _part(results: Sequence[Result]) -> list[str]:
         of_row.setdefault(result.row, []).append(result)
     order = sorted(of_row, key=lambda name: -_mean([r.val_ap for r in of_row[name]]))
     about = f"`{results[0].data}`, {results[0].minutes:g} minutes each"
-    lines = [f"| {about} | seeds | steps | val AP | test AP | test AP50 |", "|---|---|---|---|---|---|"]
+    lines = [f"| {about} | runs | steps | val AP | test AP | test AP50 |", "|---|---|---|---|---|---|"]
     for name in order:
         of_this = of_row[name]
         lines.append(

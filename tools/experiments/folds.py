@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from ablation import commit, detector, machine, seconds
 from joined import Coco, gather
-from kept import Results, checksum_of_training
+from kept import Results
+from recipe_sums import checksum_of_training
 
 from detector.data import coco, layout
 

@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 
 from ablation import DATA, ROOT, Row, Study, detector
-from kept import checksum
 from place import Place
+from recipe_sums import checksum
 
 TEACHER_STEPS = 4  # times the steps of a row
 

@@ -1,13 +1,21 @@
-"""Small COCO files and images for the tests of `detector.data`."""
+"""Small COCO files, images and columns for the tests of `detector.data`."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from detector.data.columns import Columns, ReadReport, pack_names
+from detector.types import LabelMap
+
 Tree = dict[str, Any]
+_NOTHING = ReadReport(
+    images=0, background=0, listed=0, objects=0, crowd=0, dropped_no_area=0, dropped_outside=0, dropped_tiny=0,
+    clipped=0, missing_files=0, findings=(),
+)  # fmt: skip
 
 
 def picture(path: Path, size_hw: tuple[int, int] = (40, 60), seed: int = 0, **save: Any) -> Path:
@@ -59,3 +67,33 @@ def dataset(folder: Path, count: int, *, objects: int = 2) -> tuple[Path, Path]:
             annotations.append(annotation(len(annotations) + 1, image_id=100 + i, bbox=box, category_id=1 + k % 2))
     categories = [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
     return write(folder, tree(images=images, annotations=annotations, categories=categories))
+
+
+def columns(
+    labels: Sequence[Sequence[int]],
+    *,
+    boxes: Sequence[Sequence[float]] | None = None,
+    sizes_hw: Sequence[tuple[int, int]] | None = None,
+    crowd: Sequence[bool] | None = None,
+) -> Columns:
+    """A split in memory: the labels of each image; boxes and crowd flags of all objects."""
+    flat = [label for of_image in labels for label in of_image]
+    count = len(labels)
+    names, name_offsets = pack_names([f"{i}.png" for i in range(count)])
+    num_classes = max(flat, default=0) + 1
+    return Columns(
+        annotations=Path("a.json"),
+        images=Path("images"),
+        image_ids=np.arange(count),
+        name_bytes=names,
+        name_offsets=name_offsets,
+        sizes_hw=np.array(sizes_hw or [(480, 640)] * count, np.int32),
+        offsets=np.cumsum([0, *(len(of_image) for of_image in labels)]),
+        boxes=np.array(boxes or [[0, 0, 40, 40]] * len(flat), np.float32).reshape(-1, 4),
+        labels=np.array(flat, np.int64),
+        is_crowd=np.array(crowd or [False] * len(flat), np.bool_),
+        label_map=LabelMap(
+            names=tuple(f"class {k}" for k in range(num_classes)), category_ids=tuple(range(num_classes))
+        ),
+        report=_NOTHING,
+    )

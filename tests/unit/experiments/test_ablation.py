@@ -63,7 +63,7 @@ def run(study: Any, monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
 def test_what_is_there_is_not_trained_again(study: Any, trainings: Trainings, monkeypatch: pytest.MonkeyPatch) -> None:
     page = run(study, monkeypatch, "--seeds", "2")
     assert [words[0] for words in trainings.commands] == ["train", "train", "eval"] * 2
-    assert "6 trainings of 7 steps each" in page
+    assert "4 trainings of 7 steps each, 2 times a model of the first row scored again. Commit" in page
     assert "| Recipe | small | 2 | 0.105 | 0.007 |  | 0.500 |" in page
     assert "| Rate | one | 2 | 0.305 | 0.007 | +0.200 | 0.500 |" in page
     assert page.startswith("before\n")
@@ -78,7 +78,7 @@ def test_another_recipe_begins_anew(study: Any, trainings: Trainings, monkeypatc
     monkeypatch.setattr(recipes, "small", lambda: changed)
     page = run(study, monkeypatch, "--seeds", "1")
     assert len(trainings.commands) == 6
-    assert "3 trainings of 7 steps each" in page
+    assert "2 trainings of 7 steps each, 1 times a model" in page
 
 
 def test_a_row_that_is_changed_is_trained_anew(
@@ -89,7 +89,7 @@ def test_a_row_that_is_changed_is_trained_anew(
     changed = replace(study, rows=(small, replace(one, settings=("optim.lr=2",)), *rest))
     page = run(changed, monkeypatch, "--seeds", "1")
     assert [words[0] for words in trainings.commands] == ["train", "train", "eval", "train"]
-    assert "3 trainings of 7 steps each" in page
+    assert "2 trainings of 7 steps each, 1 times a model" in page
     assert "| Rate | one | 1 | 0.100 |" in page
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.experiments import script
 
-auto_fit, kept, generated = script.load("auto_fit"), script.load("kept"), script.load("generated")
+auto_fit, kept = script.load("auto_fit"), script.load("kept")
 place = script.load("place")
 
 
@@ -77,18 +77,3 @@ def test_the_best_by_hand_is_chosen_on_the_validation_split(page: Path, monkeypa
     main(monkeypatch, "--table", *words)
     assert (len(trained), len(long)) == (8, 4)
     assert page.read_text(encoding="utf-8") == text
-
-
-@pytest.mark.usefixtures("page")
-def test_settings_of_auto_are_those_it_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a rule that changes makes old results void."""
-    auto, by_hand = auto_fit.AUTO, auto_fit.QUICKEST.row()
-    words = [
-        auto_fit.Training(kind=generated.SIGNS, row=row, seed=0, minutes=7.0).words() for row in (auto, by_hand, auto)
-    ]
-    first, hand, again = map(kept.checksum_of_training, words)
-    assert first == again != hand
-    monkeypatch.setattr("detector.fitting.fit.MANY_IMAGES", 1)
-    monkeypatch.setattr("detector.fitting.fit._FITS_A_CUTOUT", 0.01)
-    assert kept.checksum_of_training(words[0]) != first
-    assert kept.checksum_of_training(words[1]) == hand

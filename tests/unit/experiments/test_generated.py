@@ -40,6 +40,11 @@ def test_it_is_a_data_set_and_the_seed_decides(generated: ModuleType, tmp_path: 
     assert set(json.loads((tmp_path / "a" / "val.json").read_text())) == {"images", "annotations", "categories"}
 
 
+def test_no_two_kinds_draw_alike(generated: ModuleType) -> None:
+    """The number of classes is a part of the seed."""
+    assert len({kind.num_classes for kind in generated.KINDS}) == len(generated.KINDS)
+
+
 def test_what_makes_them_hard(generated: ModuleType) -> None:
     labels: list[int] = []
     for index in range(6):

@@ -1,11 +1,8 @@
 """Results of experiments are kept whatever happens."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
-from detector import recipes
 from tests.unit.experiments import script
 
 kept = script.load("kept")
@@ -33,11 +30,3 @@ def test_a_line_that_was_cut_short_harms_no_other(tmp_path: Path) -> None:
         file.write('{"name": "y", "a')
     results.add(One("z", 1.0))
     assert results.read() == [One("x", 0.5), One("z", 1.0)]
-
-
-def test_the_checksum_is_that_of_all_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = kept.checksum(["small", "standard"])
-    assert before == kept.checksum(["standard", "small", "small"]) != kept.checksum(["small"])
-    changed = replace(recipes.small(), seed=5)
-    monkeypatch.setattr(recipes, "small", lambda: changed)
-    assert kept.checksum(["small", "standard"]) != before

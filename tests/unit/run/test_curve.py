@@ -9,7 +9,7 @@ from detector.fitting.power_law import Point
 from detector.run import curve, fitting
 from detector.run.curve import CurveOutcome
 from detector.train.distributed import World
-from tests.unit.fitting.make import columns
+from tests.unit.data.make import columns
 
 
 def said(*scores: float) -> str:

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.fitting import dealing
-from tests.unit.fitting.make import columns
+from detector.data import dealing
+from tests.unit.data.make import columns
 
 SHARES = {"train": 0.6, "val": 0.3, "test": 0.1}
 

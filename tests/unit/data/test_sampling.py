@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.fitting import sampling
-from tests.unit.fitting.make import columns
+from detector.data import sampling
+from tests.unit.data.make import columns
 
 # Three classes of which one stands on a single image, a background image, and a crowd region.
 LABELS = [[0], [0, 0, 1], [], [0], [2, 0], [1], [0], [0, 1], [0], [0], [0], [0]]

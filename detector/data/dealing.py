@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from detector.data import each_class
 from detector.data.columns import Columns
-from detector.fitting import each_class
 
 
 def deal(columns: Columns, shares: Mapping[str, float], seed: int) -> dict[str, list[int]]:

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
+from detector.data import each_class
 from detector.data.columns import Columns
-from detector.fitting import each_class
 
 
 def part(columns: Columns, share: float, seed: int) -> list[int]:
