@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from detector.config import Backbone, LengthConfig
+from detector.config import Backbone, LengthConfig, TrunkNorm
 from detector.data.columns import Columns
 from detector.fitting import overlap
 from detector.fitting.levels import Pinned
@@ -44,6 +44,7 @@ class Asked:
     prior_scale: float | None = None
     """Side of a prior, in strides of its level."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
+    norm: TrunkNorm | None = None
     has_weights: bool = False
     """Whether training begins with given weights."""
 
@@ -66,7 +67,7 @@ class Facts:
     sides: NDArray[np.float64]
     """Square root of each object's area, where the longer side of the canvas is 1."""
     extents: NDArray[np.float64]
-    """Longer side of each object's box, in the same unit."""
+    """Of each object, the larger of width and height, each relative to that side of the canvas."""
     weights: NDArray[np.float64]
     """Of each object, to sum 1; each class has the same, as it has in AP, those of under 20 objects less."""
     most_objects: int
@@ -85,9 +86,9 @@ def of_columns(columns: Columns, machine: Machine) -> Facts:
     shape = np.array(canvas) / max(canvas)
     scale = (shape / columns.sizes_hw).min(axis=1)  # of each image, to fit on that canvas
     spread = np.unique(np.linspace(0, len(real) - 1, min(len(real), _MOST_OBJECTS)).astype(np.int64))
-    extents_wh = (boxes[spread, 2:] - boxes[spread, :2]) * scale[rows[spread], None]
-    of_class = np.bincount(labels[spread])
-    weights = np.minimum(1, of_class / _ENOUGH_OF_A_CLASS)[labels[spread]] / of_class[labels[spread]]
+    sizes_wh = (boxes[spread, 2:] - boxes[spread, :2]) * scale[rows[spread], None]
+    trust = np.minimum(1, np.bincount(labels) / _ENOUGH_OF_A_CLASS)
+    weights = trust[labels[spread]] / np.bincount(labels[spread])[labels[spread]]
     return Facts(
         num_images=len(columns),
         num_with_objects=len(np.unique(rows)),
@@ -96,8 +97,8 @@ def of_columns(columns: Columns, machine: Machine) -> Facts:
         seen=tuple(columns.label_map.names[label] for label in np.unique(labels)),
         longer_side=float(np.quantile(columns.sizes_hw.max(axis=1), _NEARLY_ALL, method="inverted_cdf")),
         canvas_shape=(float(shape[0]), float(shape[1])),
-        sides=np.sqrt(extents_wh.prod(axis=1)),
-        extents=extents_wh.max(axis=1),
+        sides=np.sqrt(sizes_wh.prod(axis=1)),
+        extents=(sizes_wh / shape[::-1]).max(axis=1),
         weights=weights / weights.sum(),
         most_objects=int(np.bincount(rows).max()),
         overlap=overlap.typical(boxes, labels, rows),

@@ -18,7 +18,6 @@ _FEWEST_FOR_GIVEN_NORMS = 8
 """Images of a batch in each process; with fewer, norms of given weights are better."""
 _FEWEST_FOR_NORMS = 4
 """Images of a batch in each process, as recipe `small` has them: random weights have no norms but those of batches."""
-_GPU_BATCH = 16
 _GPU_BATCH_OF_FEW = 8
 _GPU_SHARE = 0.7
 """Of its memory; the rest is for what no estimate knows."""
@@ -51,14 +50,10 @@ _FINER_TAKES = 1.5
 
 def batch_size(facts: Facts, asked: Asked, base: Base, image_size: int) -> Choice:
     machine = facts.machine
-    if machine.kind == "cpu":
-        size, reason = base.config.data.batch_size, "on a CPU more steps are worth more than larger ones"
-    elif base.is_large:
-        size, reason = _GPU_BATCH, "usual"
-    else:
-        size, reason = _GPU_BATCH_OF_FEW, "few images: more and smaller steps"
+    size, reason = _usual_batch(facts, base)
     each_takes = math.ceil(size / machine.processes)
-    if each_takes < _FEWEST_FOR_NORMS and not asked.has_weights:
+    learns_norms = asked.norm == "batch" or (asked.norm is None and not asked.has_weights)
+    if each_takes < _FEWEST_FOR_NORMS and learns_norms:
         each_takes, reason = _FEWEST_FOR_NORMS, "norms need several"
     if machine.kind == "cuda" and machine.memory_bytes is not None:
         pixels = image_size**2 * facts.canvas_shape[0] * facts.canvas_shape[1]
@@ -70,6 +65,15 @@ def batch_size(facts: Facts, asked: Asked, base: Base, image_size: int) -> Choic
     if machine.processes > 1:
         reason = f"{each_takes} for each process; {reason}"
     return Choice(setting="data.batch_size", value=each_takes * machine.processes, reason=reason)
+
+
+def _usual_batch(facts: Facts, base: Base) -> tuple[int, str]:
+    """For which the rates are, and why it is that."""
+    if facts.machine.kind == "cpu":
+        return base.config.data.batch_size, "on a CPU more steps are worth more than larger ones"
+    if base.is_large:
+        return base.config.data.batch_size, "usual"
+    return _GPU_BATCH_OF_FEW, "few images: more and smaller steps"
 
 
 def rates(facts: Facts, asked: Asked, base: Base, batch_size: int) -> Sequence[Choice]:
@@ -84,8 +88,7 @@ def rates(facts: Facts, asked: Asked, base: Base, batch_size: int) -> Sequence[C
         lr, reason = recipes.coco_1x().optim.lr, "from given weights: that of recipe coco-1x"
     else:
         lr, reason = optim.lr, "from random weights"
-    is_gpu_with_few = facts.machine.kind != "cpu" and not base.is_large
-    usual = _GPU_BATCH_OF_FEW if is_gpu_with_few else base.config.data.batch_size
+    usual, _ = _usual_batch(facts, base)
     if batch_size != usual:
         factor = min(_MOST_TIMES_LR, scaling.lr_factor(asked.optimizer, batch_size, usual))
         lr, reason = float(f"{lr * factor:.2g}"), f"{reason}; times {factor:.2g} for the batch"
@@ -107,7 +110,7 @@ def _sgd_rate(base: Base) -> tuple[float, str]:
 
 
 def losses(facts: Facts, base: Base) -> Sequence[Choice]:
-    """None where the recipe is one for many classes."""
+    """Empty where the recipe is one for many classes."""
     if base.is_large:
         return ()
     many = len(facts.seen)
@@ -166,7 +169,7 @@ def norms(facts: Facts, asked: Asked, batch_size: int) -> Sequence[Choice]:
 def length(
     facts: Facts, asked: Asked, base: Base, batch_size: int, image_size: int, *, is_finer: bool
 ) -> Sequence[Choice]:
-    """None where the user gave one."""
+    """Empty where the user gave one. Images without objects are drawn too, so they make a run longer."""
     if asked.length is not None:
         return ()
     if facts.machine.kind == "cpu":
@@ -174,7 +177,7 @@ def length(
         finer = _FINER_TAKES if is_finer else 1.0
         usual = base.config.length.minutes
         assert usual is not None
-        wanted = usual * math.sqrt(facts.num_with_objects / _FOR_IMAGES) * larger * finer
+        wanted = usual * _times_as_long(facts) * larger * finer
         minutes = float(min(120, max(10, 5 * round(wanted / 5))))
         also = ", their size" * (larger > 1) + ", level 2" * is_finer
         reason = f"by the number of images{also}; longer is better"
@@ -187,5 +190,10 @@ def _steps(facts: Facts, base: Base, batch_size: int) -> int:
     """Of the whole run."""
     low, high = _USUAL_STEPS
     if base.is_large:
-        return max(high, math.ceil(_USUAL_EPOCHS * facts.num_with_objects / batch_size))
-    return int(min(high, max(low, 100 * round(60 * math.sqrt(facts.num_with_objects / _FOR_IMAGES)))))
+        return max(high, math.ceil(_USUAL_EPOCHS * facts.num_images / batch_size))
+    return int(min(high, max(low, 100 * round(60 * _times_as_long(facts)))))
+
+
+def _times_as_long(facts: Facts) -> float:
+    """As for `_FOR_IMAGES` images that all have objects."""
+    return math.sqrt(facts.num_with_objects / _FOR_IMAGES) * facts.num_images / facts.num_with_objects

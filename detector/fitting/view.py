@@ -16,8 +16,8 @@ _LARGER = (1.0, 1.3, 1.6)
 _SMALLEST_SIZE = 128
 _NO_FEWER = 0.05
 """Of the objects: a larger size that lifts no more of them above the tiny ones is not worth its time."""
-_FITS_A_CUTOUT = 0.4
-"""Of the canvas's longer side: an object that lies whole in most cut-outs of half that side."""
+_CUTOUT = 0.5
+"""Side of a cut-out, relative to that of the canvas."""
 _SIDE_WORDS = {"left", "right"}
 _COCO_MAX_DETECTIONS = 100
 _HARDLY = 0.005
@@ -99,7 +99,7 @@ def crops(facts: Facts, base: Base) -> Choice:
     largest = levels.quantile(facts.extents, facts.weights, 0.95)
     if facts.machine.kind == "cuda":
         share, reason = 0.0, "whole images: a GPU needs no short cut"
-    elif largest > _FITS_A_CUTOUT:
+    elif largest > _CUTOUT:
         share, reason = 0.0, f"whole images: objects reach {largest:.0%} of the canvas and would be cut"
     else:
         reason = f"of the run on quicker cut-outs; objects reach {largest:.0%} of the canvas"

@@ -16,7 +16,7 @@ from detector.evaluate import coco
 from detector.evaluate.coco import Interval
 from detector.evaluate.results import Results
 from detector.fitting import choice, power_law
-from detector.fitting.choice import AutoRecipe, Fit
+from detector.fitting.choice import AutoRecipe, Choice, Fit
 from detector.fitting.power_law import Forecast, Point, PowerLaw
 from detector.model import device as devices
 from detector.report import plots
@@ -206,7 +206,8 @@ def _new_plan(
         fit = fitting.fitted(_in_steps(config, steps), splits.train, world, init)
         if fit.config.optim.warmup_steps != settled.optim.warmup_steps:
             say(f"curve: optim.warmup_steps {fit.config.optim.warmup_steps}, a twentieth of them")
-        settled = fit.config
+        each = Choice(setting="length.steps", value=steps, reason="of each of the three trainings")
+        settled, fit = fit.config, dataclasses.replace(fit, choices=(*fit.choices, each))
     else:
         for line in forecast.warnings():
             say(line)
@@ -216,7 +217,8 @@ def _new_plan(
 
 def _in_steps(recipe: AutoRecipe, steps: int) -> AutoRecipe:
     """The recipe for a run of so many, whose warm-up follows."""
-    return AutoRecipe(changes={**recipe.changes, **dict.fromkeys(choice.LENGTHS), "length.steps": steps})
+    changes = {name: value for name, value in recipe.changes.items() if name not in choice.LENGTHS}
+    return AutoRecipe(changes=changes | dict.fromkeys(choice.LENGTHS) | {"length.steps": steps})
 
 
 def _asked(config: RunConfig | AutoRecipe, init: str, splits: material.Splits) -> str:

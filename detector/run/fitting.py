@@ -1,6 +1,8 @@
 """The settings of a run whose recipe is fitted to the data and the device."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -12,13 +14,15 @@ from detector.data.columns import Columns, subset
 from detector.errors import ConfigError
 from detector.fitting import choice, facts
 from detector.fitting import fit as fits
-from detector.fitting.choice import AutoRecipe, Fit
+from detector.fitting.choice import AutoRecipe, Choice, Fit
 from detector.fitting.facts import Asked, Machine
 from detector.fitting.levels import Pinned
 from detector.run.batch_size import Refit
 from detector.train import run_folder
 from detector.train.distributed import World
 from detector.train.run_folder import RunFolder
+
+_BATCH_SIZE = "data.batch_size"
 
 
 def settled(config: RunConfig | AutoRecipe, columns: Columns, world: World, init: str) -> tuple[RunConfig, Fit | None]:
@@ -45,9 +49,16 @@ def refit(config: RunConfig | AutoRecipe, columns: Columns, world: World, init: 
         return None
 
     def around(batch_size: int) -> Fit:
-        return fitted(AutoRecipe(changes={**config.changes, "data.batch_size": batch_size}), columns, world, init)
+        found = fitted(AutoRecipe(changes=with_change(config.changes, _BATCH_SIZE, batch_size)), columns, world, init)
+        largest = Choice(setting=_BATCH_SIZE, value=batch_size, reason="the largest that fits")
+        return replace(found, choices=tuple(largest if one.setting == _BATCH_SIZE else one for one in found.choices))
 
     return around
+
+
+def with_change(changes: Mapping[str, object], name: str, value: object) -> dict[str, object]:
+    """The user's changes, and one that comes last and so wins."""
+    return {other: old for other, old in changes.items() if other != name} | {name: value}
 
 
 def machine_of(world: World) -> Machine:
@@ -86,6 +97,7 @@ def _asked(recipe: AutoRecipe, decided: RunConfig, init: str) -> Asked:
         batch_size=decided.data.batch_size if is_asked("data.batch_size") else None,
         length=decided.length if is_asked(*choice.LENGTHS) else None,
         backbone=decided.model.backbone if is_asked("model.backbone") else None,
+        norm=decided.model.norm if is_asked("model.norm") else None,
         zoom=decided.augment.scale if is_asked("augment.scale") else None,
         levels=Pinned(
             first=pyramid.first_level if is_asked("model.pyramid.first_level") else None,

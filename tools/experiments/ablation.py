@@ -2,7 +2,7 @@
 
 What the file has is not run again, so a study can be stopped and started at any time. Results of a recipe that has
 changed since are kept, and count no more. The table shows one recipe and one count of steps: those of the last result.
-It is not written while that has fewer trainings than what the page shows.
+It is not written while that has fewer results than what the page shows.
 """
 
 import argparse
@@ -155,9 +155,9 @@ class Study:
 
     def _write_table(self) -> None:
         latest = self.latest()
-        if len(latest) < _num_trainings(self.place.read()):
+        if len(latest) < _num_results(self.place.read()):
             page = self.place.page
-            sys.stderr.write(f"{page}: shows more trainings than the {len(latest)} there are now, and stays\n")
+            sys.stderr.write(f"{page}: shows more results than the {len(latest)} there are now, and stays\n")
         elif latest:
             self.place.write(self.table(latest))
 
@@ -234,10 +234,10 @@ def machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} CPU cores"
 
 
-def _num_trainings(table: str) -> int:
-    """That a table of a page is made from."""
-    found = re.match(r"\s*(\d+) trainings ", table)
-    return int(found[1]) if found else 0
+def _num_results(table: str) -> int:
+    """That a table of a page is made from: trainings, and models that were scored again."""
+    found = re.match(r"\s*(\d+) trainings of [\d, ]+ steps each(?:, (\d+) times)?", table)
+    return int(found[1]) + int(found[2] or 0) if found else 0
 
 
 def _line(group: str, name: str, found: Sequence[Result], reference: Sequence[Result]) -> str:

@@ -31,6 +31,7 @@ from recipe_sums import checksum, checksum_of_training, settings_of_training
 DATA = ROOT / "runs" / "generated"
 COUNTS = {"train": 240, "val": 80, "test": 80}
 SEED = 7
+ON_A_CPU = ("--device", "cpu")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ class Training:
     def words(self) -> tuple[str, ...]:
         """Of the command."""
         length = ("--minutes", f"{self.minutes:g}", "--seed", str(self.seed), "--set", "length.evaluations=1")
-        return (str(drawn(self.kind)), *self.row.words, *length)
+        return (str(drawn(self.kind)), *self.row.words, *ON_A_CPU, *length)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +152,7 @@ def search(kind: generated.Kind, minutes: float) -> Row:
 
 def compare(kind: generated.Kind, rows: Sequence[Row], seeds: int) -> None:
     """Train for as long as auto takes by itself."""
-    minutes = settings_of_training((str(drawn(kind)), *AUTO.words)).length.minutes
+    minutes = settings_of_training((str(drawn(kind)), *AUTO.words, *ON_A_CPU)).length.minutes
     assert minutes is not None
     for seed in range(seeds):
         for row in rows:
@@ -194,7 +195,7 @@ def drawn(kind: generated.Kind) -> Path:
 def trained(training: Training, settings: str) -> Result:
     with tempfile.TemporaryDirectory() as out:
         answer = detector("train", *training.words(), "--out", f"{out}/run")
-        tested = detector("eval", f"{out}/run/last.safetensors", training.words()[0], "--split", "test")
+        tested = detector("eval", f"{out}/run/last.safetensors", training.words()[0], "--split", "test", *ON_A_CPU)
         took = steps(Path(out, "run"))
     return Result(
         data=training.kind.name,

@@ -98,7 +98,10 @@ def test_a_fuller_table_is_not_replaced(
 ) -> None:
     page = run(study, monkeypatch, "--seeds", "2")
     assert run(study, monkeypatch, "--seeds", "1", "--steps", "99", "--only", "small") == page
-    assert "shows more trainings than the 1 there are now" in capsys.readouterr().err
+    assert "shows more results than the 1 there are now" in capsys.readouterr().err
+    assert run(study, monkeypatch, "--seeds", "1", "--steps", "99") == page
+    assert run(study, monkeypatch, "--seeds", "2", "--steps", "99", "--only", "small") == page
+    assert "shows more results than the 4 there are now" in capsys.readouterr().err
     assert "of 99 steps" in run(study, monkeypatch, "--seeds", "2", "--steps", "99")
 
 

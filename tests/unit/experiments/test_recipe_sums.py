@@ -30,6 +30,6 @@ def test_settings_of_auto_are_those_it_chooses(tmp_path: Path, monkeypatch: pyte
     first, hand, again = map(recipe_sums.checksum_of_training, words)
     assert first == again != hand
     monkeypatch.setattr("detector.fitting.base.MANY_IMAGES", 1)
-    monkeypatch.setattr("detector.fitting.view._FITS_A_CUTOUT", 0.01)
+    monkeypatch.setattr("detector.fitting.view._CUTOUT", 0.01)
     assert recipe_sums.checksum_of_training(words[0]) != first
     assert recipe_sums.checksum_of_training(words[1]) == hand

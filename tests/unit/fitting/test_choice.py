@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from detector.config import LengthConfig
 from detector.fitting import choice
 from tests.unit.fitting.make import fitted, reason
 
@@ -50,6 +51,16 @@ def test_values_for_a_file() -> None:
 )
 def test_a_setting_of_the_user_is_found_by_any_of_its_names(changes: dict[str, Any], found: Any) -> None:
     assert choice.named(changes, "data.image_size") == found
+
+
+def test_the_last_word_of_the_user_counts_whatever_was_chosen() -> None:
+    """A group after a name, and a name after a group; as with a recipe of a fixed name."""
+    assert fitted(changes={"optim.lr": 0.1, "optim": {"lr": 0.2}}).config.optim.lr == 0.2
+    assert fitted(changes={"optim": {"lr": 0.1}, "optim.lr": 0.2}).config.optim.lr == 0.2
+    timed = {"length": {"minutes": 5}}
+    steps = {**timed, "length.minutes": None, "length.steps": 7}
+    assert fitted(changes=timed, length=LengthConfig(minutes=5)).config.length == LengthConfig(minutes=5)
+    assert fitted(changes=steps, length=LengthConfig(steps=7)).config.length == LengthConfig(steps=7)
 
 
 def test_a_large_group_does_not_hide_a_small_one() -> None:

@@ -1,6 +1,5 @@
 """What is known of a data set."""
 
-import numpy as np
 import pytest
 
 from detector.fitting import facts
@@ -21,7 +20,8 @@ def test_facts_of_a_split(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.canvas_shape == pytest.approx((0.75, 1), abs=0.01)
     # 64 of 640 pixels; the root of 32 times 8; on the picture of half the size an object takes twice the canvas.
     assert found.sides.tolist() == pytest.approx([0.1, 0.1, 16 / 640, 64 / 320], rel=0.01)
-    assert found.extents.tolist() == pytest.approx([0.1, 0.1, 0.05, 0.4], rel=0.01)
+    # Of the height, which is less than the width, but for two that are wide.
+    assert found.extents.tolist() == pytest.approx([64 / 480, 64 / 480, 32 / 640, 128 / 320], rel=0.02)
     # Each class weighs the same.
     assert found.weights.tolist() == pytest.approx([1 / 6, 1 / 6, 1 / 2, 1 / 6])
     assert found.overlap == pytest.approx(54 / 74, abs=0.02)
@@ -56,7 +56,8 @@ def test_few_objects_of_a_class_weigh_little() -> None:
 
 
 def test_of_many_objects_some_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the ten, three are of the class that has thirty in all; it weighs as much as the other."""
     monkeypatch.setattr(facts, "_MOST_OBJECTS", 10)
-    found = facts.of_columns(columns([[0, 1, 1]] * 50), CPU)
-    assert (found.num_objects, len(found.sides), len(found.extents)) == (150, 10, 10)
-    assert np.isclose(found.weights.sum(), 1)
+    found = facts.of_columns(columns([[0] * 9 + [1]] * 30), CPU)
+    assert (found.num_objects, len(found.sides), len(found.extents)) == (300, 10, 10)
+    assert sorted(found.weights) == pytest.approx([0.5 / 7] * 7 + [0.5 / 3] * 3)

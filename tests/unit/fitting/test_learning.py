@@ -55,7 +55,9 @@ def test_the_rate_follows_a_batch_of_the_user() -> None:
         (facts(machine=GPU), LengthConfig(steps=6000)),
         (facts(machine=GPU, num_images=100_000), LengthConfig(steps=225_000)),
         (facts(machine=dataclasses.replace(CPU, processes=2), num_images=10**6), LengthConfig(minutes=120)),
-        (facts(num_images=10**6, num_with_objects=200), LengthConfig(minutes=20)),
+        (facts(num_images=800, num_with_objects=200), LengthConfig(minutes=80)),
+        (facts(machine=GPU, num_images=300, num_with_objects=200), LengthConfig(steps=9000)),
+        (facts(machine=GPU, num_images=100_000, num_with_objects=2500), LengthConfig(steps=225_000)),
     ],
 )
 def test_a_length_by_the_number_of_images(about: Facts, length: LengthConfig) -> None:
@@ -81,6 +83,8 @@ def test_given_norms_need_no_batches() -> None:
     eight = facts(machine=dataclasses.replace(GPU, processes=8))
     assert config(eight, has_weights=True).data.batch_size == 8
     assert config(eight).data.batch_size == 32, "four for each process"
+    assert config(eight, {"model.norm": "group"}, norm="group").data.batch_size == 8
+    assert config(eight, {"model.norm": "batch"}, norm="batch", has_weights=True).data.batch_size == 32
 
 
 def test_norms_of_given_weights_are_learned_anew_from_many_images_a_step() -> None:

@@ -27,6 +27,8 @@ def test_the_warm_up_follows_the_steps_that_fit_into_the_time() -> None:
     assert fitting.fitted(timed, many, World(), "none").config.optim.warmup_steps == recipes.small().optim.warmup_steps
     found = fitting.fitted(curve._in_steps(timed, 60), many, World(), "none").config
     assert (found.length.steps, found.length.minutes, found.optim.warmup_steps) == (60, None, 3)
+    grouped = AutoRecipe(changes={"length.steps": 9, "length": {"minutes": 1.0}})
+    assert fitting.fitted(curve._in_steps(grouped, 60), many, World(), "none").config.length.steps == 60
 
 
 def test_a_curve_that_rises_has_a_power() -> None:

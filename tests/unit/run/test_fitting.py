@@ -70,6 +70,11 @@ def test_another_batch_size_changes_what_depends_on_it(monkeypatch: pytest.Monke
     assert (before.length.steps, after.length.steps) == (18_000, 12_000)
     assert after.optim.lr == pytest.approx(2 * before.optim.lr)
     assert after.optim.momentum == 0.8
+    said = {one.setting: one.reason for one in around(128).choices}
+    assert said["data.batch_size"] == "the largest that fits"
+    grouped = fitting.refit(AutoRecipe(changes={"data": {"batch_size": 8}}), many, World(), "none")
+    assert grouped is not None
+    assert grouped(128).config.data.batch_size == 128
     assert fitting.refit(before, many, World(), "none") is None
 
 
