@@ -94,7 +94,7 @@ def of_columns(columns: Columns, machine: Machine) -> Facts:
         num_with_objects=len(np.unique(rows)),
         num_objects=len(real),
         num_classes=len(columns.label_map.names),
-        seen=tuple(columns.label_map.names[label] for label in np.unique(labels)),
+        seen=tuple(columns.label_map.names[label] for label in sorted(set(labels.tolist()))),
         longer_side=float(np.quantile(columns.sizes_hw.max(axis=1), _NEARLY_ALL, method="inverted_cdf")),
         canvas_shape=(float(shape[0]), float(shape[1])),
         sides=np.sqrt(sizes_wh.prod(axis=1)),
