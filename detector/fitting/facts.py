@@ -89,12 +89,13 @@ def of_columns(columns: Columns, machine: Machine) -> Facts:
     sizes_wh = (boxes[spread, 2:] - boxes[spread, :2]) * scale[rows[spread], None]
     trust = np.minimum(1, np.bincount(labels) / _ENOUGH_OF_A_CLASS)
     weights = trust[labels[spread]] / np.bincount(labels[spread])[labels[spread]]
+    seen: list[int] = np.unique(labels).tolist()
     return Facts(
         num_images=len(columns),
         num_with_objects=len(np.unique(rows)),
         num_objects=len(real),
         num_classes=len(columns.label_map.names),
-        seen=tuple(columns.label_map.names[label] for label in sorted(set(labels.tolist()))),
+        seen=tuple(columns.label_map.names[label] for label in seen),
         longer_side=float(np.quantile(columns.sizes_hw.max(axis=1), _NEARLY_ALL, method="inverted_cdf")),
         canvas_shape=(float(shape[0]), float(shape[1])),
         sides=np.sqrt(sizes_wh.prod(axis=1)),
