@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import math
 import reprlib
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
@@ -74,6 +74,30 @@ def parse_override(text: str) -> tuple[str, object]:
         return key.strip(), yaml_text.parsed(value)
     except ValueError as error:
         raise ConfigError(f"--set {key}: {_short(value)} is not valid YAML: {error}") from error
+
+
+def parse_overrides(texts: Iterable[str]) -> dict[str, object]:
+    """Settings by dotted name, the last word on each last. A group counts as so many settings of its own."""
+    found: dict[str, object] = {}
+    for name, value in (setting for text in texts for setting in _each(*parse_override(text))):
+        found.pop(name, None)
+        found[name] = value
+    return found
+
+
+def _each(name: str, value: object) -> Iterator[tuple[str, object]]:
+    if isinstance(value, Mapping) and _is_group(name):
+        for key, one in cast("Mapping[str, object]", value).items():
+            yield from _each(f"{name}.{key}", one)
+    else:
+        yield name, value
+
+
+def _is_group(name: str) -> bool:
+    kind: object = RunConfig
+    for part in name.split("."):
+        kind = get_type_hints(kind).get(part) if dataclasses.is_dataclass(kind) else None
+    return dataclasses.is_dataclass(kind)
 
 
 def _no_settings(found: object) -> str:

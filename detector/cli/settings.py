@@ -15,8 +15,7 @@ from detector.recipes import RecipeName
 
 def names_lr(options: Train) -> bool:
     """Whether the user chose the learning rate."""
-    settings = dict(map(config_file.parse_override, options.settings))
-    return options.lr is not None or choice.named(settings, "optim.lr") is not None
+    return options.lr is not None or config_file.parse_overrides(options.settings).get("optim.lr") is not None
 
 
 def decode_settings(settings: Sequence[str]) -> dict[str, object]:
@@ -25,14 +24,9 @@ def decode_settings(settings: Sequence[str]) -> dict[str, object]:
     Raises:
         ConfigError: it names something else, or is no KEY=VALUE.
     """
-    changes: dict[str, object] = {}
-    for key, value in map(config_file.parse_override, settings):
-        if key == "decode" and isinstance(value, dict):
-            group = cast("dict[str, object]", value)
-            changes |= {f"decode.{name}": one for name, one in group.items()}
-        elif key.startswith("decode."):
-            changes[key] = value
-        else:
+    changes = config_file.parse_overrides(settings)
+    for key in changes:
+        if not key.startswith("decode."):
             raise ConfigError(
                 f"--set {key}: a trained model takes settings of decode alone, such as decode.nms_iou=0.5"
             )
@@ -49,9 +43,9 @@ def config_of(options: Train) -> RunConfig | AutoRecipe:
     """
     _require_known(options.recipe)
     file = options.config if options.config is not None else _file_of_run(options)
-    settings = dict(config_file.parse_override(text) for text in options.settings)
+    settings = config_file.parse_overrides(options.settings)
     own = _own_options(options)
-    twice = sorted(key for key in own if key in settings or choice.named(settings, key) is not None)
+    twice = sorted(own.keys() & settings.keys())
     if twice:
         raise ConfigError(f"{twice[0]} is set by an option of its own and by --set; keep one")
     if file is None and options.recipe == AUTO:

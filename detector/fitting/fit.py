@@ -41,7 +41,7 @@ def fit(facts: Facts, asked: Asked, changes: Mapping[str, object]) -> Fit:
         *view.decoding(facts, recipe),
     )
     about = (
-        f"recipe {recipe.name}, fitted to {_images(facts)} with {facts.num_objects:,} objects of {_classes(facts)}, "
+        f"recipe {recipe.name}, fitted to {_images(facts)} with {_objects(facts)} of {_classes(facts)}, "
         f"and to {_place(facts)}"
     )
     settled = choice.settle(recipe.config, choices, about, changes).config
@@ -50,9 +50,12 @@ def fit(facts: Facts, asked: Asked, changes: Mapping[str, object]) -> Fit:
 
 def _images(facts: Facts) -> str:
     """All of them, or those that have objects."""
-    if facts.num_with_objects == facts.num_images:
-        return f"{facts.num_images:,} images"
-    return f"{facts.num_with_objects:,} of {facts.num_images:,} images"
+    some = "" if facts.num_with_objects == facts.num_images else f"{facts.num_with_objects:,} of "
+    return f"{some}{facts.num_images:,} image{'s' * (facts.num_images != 1)}"
+
+
+def _objects(facts: Facts) -> str:
+    return f"{facts.num_objects:,} object{'s' * (facts.num_objects != 1)}"
 
 
 def _classes(facts: Facts) -> str:

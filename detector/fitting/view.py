@@ -46,13 +46,19 @@ def image_size(facts: Facts) -> Choice:
     shape = "a square takes any shape" if width == height else "the pictures' shape"
     small = f"objects under {levels.TINY:.0f} px: {share:.0%}"
     if share > levels.TINY_SHARE and size < whole:
-        why = f"{small}; pictures cut into tiles would help"
+        why = f"{small}; cut pictures into {_tile(facts, size):,} px tiles"
     elif size == whole < usual:
         why = "nine in ten are no larger"
     else:
         why = f"{small} (mean of classes)" + f", at {sizes[0]} {tiny[0]:.0%}" * (size > sizes[0])
     reason = f"about {width}x{height}, {shape}; {why}"
     return Choice(setting="data.image_size", value=size, reason=reason)
+
+
+def _tile(facts: Facts, size: int) -> int:
+    """Longest side of parts of the pictures, in their pixels, in which few objects would be tiny."""
+    smallest = levels.quantile(facts.sides, facts.weights, levels.TINY_SHARE) * facts.longer_side
+    return max(32, 32 * int(smallest * size / levels.TINY / 32))
 
 
 def usual_size(facts: Facts) -> int:
@@ -89,7 +95,7 @@ def pyramid(facts: Facts, asked: Asked, base: Base, image_size: int) -> tuple[Ch
         Choice(
             setting="model.priors.scales",
             value=[usual],
-            reason=f"priors of {priors} px; the middle object has {middle:.0f} px",
+            reason=f"priors of {priors} px; the middle object has {middle:.{0 if middle >= 10 else 1}f} px",
         ),
     )
 
@@ -131,10 +137,15 @@ def decoding(facts: Facts, base: Base) -> Sequence[Choice]:
     decode = base.config.decode
     most = min(1000, max(_COCO_MAX_DETECTIONS, 50 * math.ceil(2 * facts.most_objects / 50)))
     iou = min(0.75, max(decode.nms_iou, 0.05 * round((facts.overlap + 0.1) / 0.05)))
+    fullest = f"an image has up to {facts.most_objects} object{'s' * (facts.most_objects != 1)}"
     is_apart = facts.overlap < _HARDLY
     covers = f"one object in fifty covers another of its class by IoU {facts.overlap:.2f} or more"
     return (
-        Choice(setting="decode.max_detections", value=most, reason=f"an image has up to {facts.most_objects} objects"),
+        Choice(
+            setting="decode.max_detections",
+            value=most,
+            reason=fullest,
+        ),
         Choice(
             setting="decode.candidates",
             value=max(decode.candidates, 10 * most),

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from detector.train.preflight import Estimate, Phase
 
 _GIB = 2**30
+_LEAST_WARMUPS = 3
+"""Steps of a run, as so many times those in which its rate rises; with fewer it hardly learns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +76,13 @@ class Forecast:
         return f"about {span(self.estimate.seconds)} for {work}"
 
     def warnings(self) -> tuple[str, ...]:
-        if self.minutes is None or self.estimate.steps >= self.warmup_steps:
+        steps = self.estimate.steps
+        if self.minutes is None or steps >= _LEAST_WARMUPS * self.warmup_steps:
             return ()
+        warmup = max(1, steps // 20)
         return (
             f"warning: the learning rate rises over {self.warmup_steps} steps (optim.warmup_steps), and the time is "
-            f"over after {self.estimate.steps}; give more --minutes, or a smaller --image-size",
+            f"over after {steps}; give more --minutes, a smaller --image-size, or --set optim.warmup_steps={warmup}",
         )
 
 

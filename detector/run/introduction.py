@@ -7,6 +7,9 @@ from detector.run.material import Material
 from detector.train.journal import Journal
 from detector.train.run_folder import RunFolder
 
+_SHOWN = 100
+"""Classes."""
+
 
 def introduce(say: Callable[[str], None], material: Material, assembly: Assembly) -> None:
     for line in material.columns.report.lines():
@@ -17,7 +20,9 @@ def introduce(say: Callable[[str], None], material: Material, assembly: Assembly
     for line in material.fit.lines() if material.fit else ():
         say(line)
     trained = assembly.trained
-    say(f"classes: {', '.join(trained.label_map.names)}")
+    names = trained.label_map.names
+    more = f" and {len(names) - _SHOWN:,} more" * (len(names) > _SHOWN)
+    say(f"classes: {', '.join(names[:_SHOWN])}{more}")
     parameters = sum(parameter.numel() for parameter in trained.model.parameters())
     height, width = trained.preprocess.canvas_hw
     heads = ", ".join(

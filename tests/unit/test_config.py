@@ -840,3 +840,11 @@ def test_an_unknown_recipe_in_a_file_is_named() -> None:
         config_file.loads("recipe: smal", source="f")
     with pytest.raises(ConfigError, match="f: recipe auto is fitted to data, and no part of a file"):
         config_file.loads("recipe: auto", source="f")
+
+
+def test_settings_of_a_group_stand_beside_one_another() -> None:
+    texts = ["model={norm: group}", "optim.lr=0.1", "model={pyramid: {first_level: 4}}", "optim={lr: 0.2, name: sgd}"]
+    found = config_file.parse_overrides(texts)
+    assert found == {"model.norm": "group", "model.pyramid.first_level": 4, "optim.lr": 0.2, "optim.name": "sgd"}
+    weights = config_file.parse_overrides(["balance={weights: {box: 2}}", "no.such={a: 1}", "model={}"])
+    assert weights == {"balance.weights": {"box": 2}, "no.such": {"a": 1}}

@@ -112,7 +112,9 @@ def test_long_objects_would_be_cut_however_thin() -> None:
 def test_what_stays_tiny_does_not_ask_for_a_larger_canvas() -> None:
     found = fitted(facts(sides=np.full(200, 0.001), longer_side=4000.0))
     assert found.config.data.image_size == 320
-    assert reason(found, "data.image_size").endswith("objects under 12 px: 100%; pictures cut into tiles would help")
+    said = "objects under 12 px: 100%; cut pictures into 96 px tiles"
+    assert reason(found, "data.image_size").endswith(said)  # in which those 4 px are 13 of 320
+    assert reason(found, "model.priors.scales").endswith("the middle object has 0.3 px")
     some = np.where(np.arange(200) < 100, 0.001, 0.025)  # half are lifted by the largest
     assert config(facts(sides=some, longer_side=4000.0)).data.image_size == 512
 

@@ -57,8 +57,10 @@ def test_of_a_run_by_time_in_a_stage_on_a_gpu_without_validation() -> None:
 
 
 def test_too_little_time_for_the_warm_up_is_a_warning() -> None:
-    short = dataclasses.replace(FORECAST, minutes=1.0, estimate=Estimate(seconds=60.0, steps=49, evaluations=1))
-    assert "rises over 50 steps (optim.warmup_steps), and the time is over after 49" in short.lines()[-1]
+    short = dataclasses.replace(FORECAST, minutes=1.0, estimate=Estimate(seconds=60.0, steps=149, evaluations=1))
+    last = short.lines()[-1]
+    assert "rises over 50 steps (optim.warmup_steps), and the time is over after 149; give more --minutes" in last
+    assert last.endswith("--set optim.warmup_steps=7")
     assert len(dataclasses.replace(short, warmup_steps=49).lines()) == 2
 
 
