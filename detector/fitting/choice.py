@@ -58,8 +58,8 @@ class Fit:
 def settle(base: RunConfig, choices: Sequence[Choice], about: str, changes: Mapping[str, object]) -> Fit:
     """The choices on top of a recipe, and the user's own changes on top of both."""
     # The order decides: a later value wins, be it a setting's own or one in a group.
-    free = {one.setting: one.value for one in choices if named(changes, one.setting) is None}
-    own: dict[str, object] = {name: value for name, value in free.items() if name not in changes} | dict(changes)
+    free = [one for one in choices if one.setting not in changes and named(changes, one.setting) is None]
+    own: dict[str, object] = {one.setting: one.value for one in free} | dict(changes)
     if any(named(own, name) is not None for name in LENGTHS):
         own = {name: None for name in LENGTHS if name not in own} | own  # one excludes the others of the recipe
     config = config_file.override(base, own)
