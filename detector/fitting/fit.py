@@ -37,7 +37,7 @@ def fit(facts: Facts, asked: Asked, changes: Mapping[str, object]) -> Fit:
         *learning.norms(facts, asked, batch_size),
         view.crops(facts, recipe),
         *view.flips(facts),
-        *learning.length(facts, asked, recipe, batch_size, image_size, is_finer=is_finer),
+        learning.length(facts, asked, recipe, batch_size, image_size, is_finer=is_finer),
         *view.decoding(facts, recipe),
     )
     about = (

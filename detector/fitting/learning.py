@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from detector import recipes
-from detector.config import Backbone, RunConfig
+from detector.config import Backbone, LengthConfig, RunConfig
 from detector.fitting import view
 from detector.fitting.base import Base
 from detector.fitting.choice import Choice
@@ -166,12 +166,10 @@ def norms(facts: Facts, asked: Asked, batch_size: int) -> Sequence[Choice]:
     )
 
 
-def length(
-    facts: Facts, asked: Asked, base: Base, batch_size: int, image_size: int, *, is_finer: bool
-) -> Sequence[Choice]:
-    """Empty where the user gave one. Images without objects are drawn too, so they make a run longer."""
+def length(facts: Facts, asked: Asked, base: Base, batch_size: int, image_size: int, *, is_finer: bool) -> Choice:
+    """Images without objects are drawn too, so they make a run longer."""
     if asked.length is not None:
-        return ()
+        return _own_length(asked.length)
     if facts.machine.kind == "cpu":
         larger = max(1.0, image_size / view.usual_size(facts))
         finer = _FINER_TAKES if is_finer else 1.0
@@ -181,9 +179,19 @@ def length(
         minutes = float(min(120, max(10, 5 * round(wanted / 5))))
         also = ", their size" * (larger > 1) + ", level 2" * is_finer
         reason = f"by the number of images{also}; longer is better"
-        return (Choice(setting="length.minutes", value=minutes, reason=reason),)
+        return Choice(setting="length.minutes", value=minutes, reason=reason)
     steps = _steps(facts, base, batch_size)
-    return (Choice(setting="length.steps", value=steps, reason="by the number of images"),)
+    return Choice(setting="length.steps", value=steps, reason="by the number of images")
+
+
+def _own_length(length: LengthConfig) -> Choice:
+    of_setting = {
+        "length.epochs": length.epochs,
+        "length.steps": length.steps,
+        "length.minutes": length.minutes,
+    }
+    setting, value = next((name, value) for name, value in of_setting.items() if value is not None)
+    return Choice(setting=setting, value=value, reason="yours")
 
 
 def _steps(facts: Facts, base: Base, batch_size: int) -> int:

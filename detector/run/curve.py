@@ -201,13 +201,17 @@ def _new_plan(
     forecast = forecast_of(data, settled, out=None, init=init, device=device, say=lambda _: None)
     steps = max(1, forecast.estimate.steps)
     if settled.length.minutes is not None:
-        say(f"curve: {settled.length.minutes:g} minutes are about {steps:,} steps here")
+        given = settled.length.minutes
+        say(f"curve: {given:g} minute{'s' * (given != 1)} are about {steps:,} steps here")
+    minutes = len(SHARES) * forecast.estimate.seconds / 60
+    say(f"curve: {len(SHARES)} trainings of {steps:,} steps each, about {minutes:.0f} min in all")
     if isinstance(config, AutoRecipe):
         fit = fitting.fitted(_in_steps(config, steps), splits.train, world, init)
         if fit.config.optim.warmup_steps != settled.optim.warmup_steps:
             say(f"curve: optim.warmup_steps {fit.config.optim.warmup_steps}, a twentieth of them")
+        others = (one for one in fit.choices if one.setting not in choice.LENGTHS)
         each = Choice(setting="length.steps", value=steps, reason="of each of the three trainings")
-        settled, fit = fit.config, dataclasses.replace(fit, choices=(*fit.choices, each))
+        settled, fit = fit.config, dataclasses.replace(fit, choices=(*others, each))
     else:
         for line in forecast.warnings():
             say(line)

@@ -1,7 +1,8 @@
 """What is said before the first step: what is about to be trained, on what, where and how."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from detector.data.columns import Columns
 from detector.run.assembly import Assembly, Past
 from detector.run.material import Material
 from detector.train.journal import Journal
@@ -9,14 +10,13 @@ from detector.train.run_folder import RunFolder
 
 _SHOWN = 100
 """Classes."""
+_FEW_OBJECTS = 50
+"""To score on."""
 
 
 def introduce(say: Callable[[str], None], material: Material, assembly: Assembly) -> None:
-    for line in material.columns.report.lines():
-        say(f"train: {line}")
-    nothing = ("none, or without objects: the last weights are kept as the best",)
-    for line in material.val_columns.report.lines() if material.val_columns else nothing:
-        say(f"val: {line}")
+    for line in of_data(material):
+        say(line)
     for line in material.fit.lines() if material.fit else ():
         say(line)
     trained = assembly.trained
@@ -45,6 +45,35 @@ def introduce(say: Callable[[str], None], material: Material, assembly: Assembly
             say(line)
     for remark in material.remarks:
         say(remark)
+
+
+def of_data(material: Material) -> Iterator[str]:
+    """What was read, and warnings of images that are not there and of scores that will say little."""
+    columns, val = material.columns, material.val_columns
+    yield from (f"train: {line}" for line in columns.report.lines())
+    yield from _missing(columns, "others stand in for them")
+    if val is None:
+        yield f"val: {material.no_val}. Nothing is scored, and the last weights are kept as the best"
+        return
+    yield from (f"val: {line}" for line in val.report.lines())
+    yield from _missing(val, "their objects count as missed")
+    count = val.report.objects
+    if count < _FEW_OBJECTS:
+        plural = "object to score on is" if count == 1 else "objects to score on are"
+        yield (
+            f"warning: {val.annotations}: {count} {plural} few, so chance has a large part in AP and in which weights "
+            "are the best; label more, or let `detector split` deal all images anew"
+        )
+
+
+def _missing(columns: Columns, consequence: str) -> Iterator[str]:
+    count = columns.report.missing_files
+    if count:
+        plural = "is" if count == 1 else "are"
+        yield (
+            f"warning: {columns.annotations}: {count} of its {columns.report.images} images {plural} not in "
+            f"{columns.images}, and {consequence}; copy them there, or take them out of the file"
+        )
 
 
 def introduce_past(record: Journal, held: RunFolder, past: Past | None, cut: int) -> None:

@@ -29,6 +29,8 @@ class Splits:
     train: Columns
     val: Columns | None
     """None where there is none, or nothing in it to be found."""
+    no_val: str = ""
+    """Why there is none, and what to do about it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +40,8 @@ class Material:
     config: RunConfig
     columns: Columns
     val_columns: Columns | None
+    no_val: str
+    """Why there are none; empty where there are."""
     facts: run_folder.RunFacts
     identity: Identity
     remarks: tuple[str, ...] = ()
@@ -50,7 +54,17 @@ def read(data: DataPaths) -> Splits:
     files = data.split("train")
     columns = coco.read(files.annotations, files.images)
     check.require_objects(columns)
-    return Splits(train=columns, val=_validation_columns(data, columns))
+    if not data.has("val"):
+        cure = f"`detector split {files.annotations}` deals them into splits"
+        return Splits(train=columns, val=None, no_val=f"none; {cure}")
+    files = data.split("val")
+    val = coco.read(files.annotations, files.images, label_map=columns.label_map)
+    if val.is_crowd.all():
+        what = "no objects but crowd regions" if len(val.is_crowd) else "no objects"
+        return Splits(
+            train=columns, val=None, no_val=f"{files.annotations} has {what}; check that it is the right file"
+        )
+    return Splits(train=columns, val=val)
 
 
 def gather(
@@ -82,6 +96,7 @@ def gather(
         config=config,
         columns=columns if rows is None else subset(columns, rows),
         val_columns=val_columns,
+        no_val=splits.no_val,
         facts=facts,
         identity=resuming.identity(config, facts),
         remarks=remarks,
@@ -120,14 +135,6 @@ def _require_fit(config: RunConfig, world: World) -> None:
         )
     if config.model.norm == "sync" and world.device.type == "cpu":
         raise ConfigError("model.norm = sync: torch has no such norm for a CPU; set batch, group or frozen")
-
-
-def _validation_columns(data: DataPaths, train_columns: Columns) -> Columns | None:
-    if not data.has("val"):
-        return None
-    files = data.split("val")
-    columns = coco.read(files.annotations, files.images, label_map=train_columns.label_map)
-    return None if columns.is_crowd.all() else columns
 
 
 def _require_statistics(config: RunConfig, canvas_hw: tuple[int, int], world: World) -> None:

@@ -89,10 +89,11 @@ def test_a_learning_curve_is_measured_and_gone_on_with(
     monkeypatch.setattr(curve, "train", stopping)
     assert train(words) == 130
     assert [path.name for path in trained] == ["part-025", "part-050"]
+    told = capsys.readouterr().err
+    assert told.index("curve: 3 trainings of 2 steps each, about ") < told.index("curve: 25% of the training images")
     written = (out / "part-050" / "last.safetensors").stat().st_mtime_ns
 
     monkeypatch.setattr(curve, "train", real)
-    capsys.readouterr()
     assert train(words) == 0
     found = json.loads(capsys.readouterr().out)
     assert [point["num_images"] for point in found["points"]] == [2, 3, 5]

@@ -79,6 +79,14 @@ def test_a_length_of_the_user_decides_the_warm_up() -> None:
     assert config(changes={"length.minutes": 3}).optim.warmup_steps == recipes.small().optim.warmup_steps
 
 
+def test_a_length_of_the_user_is_told_as_it_was_given() -> None:
+    found = fitted(facts(), {"length.epochs": 3}, length=LengthConfig(epochs=3))
+    assert reason(found, "length.epochs") == "yours"
+    told = [line for line in found.lines() if line.startswith("auto: length.")]
+    assert [line.split() for line in told] == [["auto:", "length.epochs", "3", "yours"]]
+    assert found.config.length == LengthConfig(epochs=3)
+
+
 def test_given_norms_need_no_batches() -> None:
     eight = facts(machine=dataclasses.replace(GPU, processes=8))
     assert config(eight, has_weights=True).data.batch_size == 8
