@@ -3,8 +3,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEMO_MINUTES ?= 4
-# Two test processes with one thread each: torch's own threads get in one another's way.
-TEST_OPTIONS ?= -n 2
+# Two test processes with one thread each: torch's own threads get in one another's way. The longest tests are neighbours,
+# so a process that has nothing left takes over from the other.
+TEST_OPTIONS ?= -n 2 --dist worksteal
 FUZZ_CASES ?= 50000
 FAULTS ?= 100
 SOAK_STEPS ?= 10000

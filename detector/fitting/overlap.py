@@ -31,6 +31,8 @@ def most_of_each(boxes: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArr
     found = np.zeros(len(boxes))
     for label in np.unique(labels):
         places = np.flatnonzero(labels == label)
+        if len(places) == 1:
+            continue
         of_class = torch.from_numpy(boxes[places])
         iou = geometry.pairwise_iou(of_class, of_class).numpy()
         np.fill_diagonal(iou, 0)

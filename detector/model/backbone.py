@@ -71,7 +71,7 @@ class Backbone(nn.Module):
 
     def _halve(self, layer: nn.Sequential, folded: Folded, x: Tensor) -> Tensor:
         """Run a layer that begins with stride 2."""
-        if x.shape[-1] == 1:
+        if x.shape[-1] <= precision.NARROW:
             return precision.in_float32(partial(self._run, layer, folded), x)
         return self._run(layer, folded, x)
 

@@ -14,6 +14,8 @@ from detector import files
 
 _KIND = "precision-trials"
 _PROBE_ROUNDS = 7
+NARROW = 2
+"""Cells: an input of a convolution of stride 2 that is no wider needs `in_float32`."""
 WORTH_IT = 1.15  # bfloat16 must be at least this much faster to be worth its rounding
 
 
@@ -49,8 +51,8 @@ def in_float32(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """`layer(x)`, on the CPU without autocast; the result has the type of `x`."""
     if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return layer(x)
-    # In bfloat16, oneDNN (torch 2.15) leaves the weight gradient of a 3x3 convolution of stride 2 uninitialised when
-    # its input is one cell wide.
+    # In bfloat16, oneDNN (torch 2.15) leaves parts of a 3x3 convolution of stride 2 uninitialised: its weight gradient
+    # when its input is one cell wide, and on processors with AMX its output when that is one cell wide.
     with torch.autocast("cpu", enabled=False):
         return layer(x.float()).to(x.dtype)
 

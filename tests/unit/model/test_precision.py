@@ -32,7 +32,9 @@ def gradients(model: DetectionModel, images: Tensor, *, rounds: bool) -> dict[st
 
 
 @pytest.mark.parametrize("extra_from", ["backbone", "pyramid"])
-@pytest.mark.parametrize("canvas_hw", [(64, 64), (320, 64), (64, 320), (32, 32), (64, 16), (16, 64)])
+@pytest.mark.parametrize(
+    "canvas_hw", [(64, 64), (320, 64), (64, 320), (32, 32), (64, 32), (64, 16), (320, 16), (16, 64)]
+)
 def test_gradients_on_the_cpu_are_those_of_float32(canvas_hw: tuple[int, int], extra_from: str) -> None:
     model = build(canvas_hw, extra_from)
     images = torch.randint(0, 256, (2, 3, *canvas_hw), dtype=torch.uint8)

@@ -233,7 +233,7 @@ def furthest(found: Gradients, expected: Gradients) -> float:
 )
 def test_parts_of_a_batch_add_up_to_the_whole(changes: dict[str, Any]) -> None:
     """Objects lie unevenly: a part may have none, and each divides by the count of the whole."""
-    for dtype, bound in ((torch.float64, 1e-12), (torch.float32, 5e-6)):  # what is left is rounding
+    for dtype, bound in ((torch.float64, 1e-12), (torch.float32, 1e-5)):  # what is left is rounding
         whole = gradients(changes, 1, dtype)
         for parts in (2, 3, 9):
             found = gradients(changes, parts, dtype)
