@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
@@ -29,7 +30,9 @@ def load(path: Path) -> RunConfig:
         with path.open(encoding="utf-8") as file:
             text = file.read(MOST_LETTERS + 1)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a configuration ({error})") from error
+        why = (error.strerror or error) if isinstance(error, OSError) else error
+        cure = "name a YAML file of settings, such as the config.yaml of a run"
+        raise ConfigError(f"{path}: cannot be read as a configuration ({why}); {cure}") from error
     return loads(text, source=str(path))
 
 
@@ -217,7 +220,8 @@ def _from_tree(tree: Mapping[str, Any], *, source: str) -> RunConfig:
         if isinstance(cause, ConfigError):
             raise ConfigError(f"{source}: {cause}") from error
         key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{source}: {key}: {first['msg']}, got {_short(first['input'])}") from error
+        rule = re.sub(r", (unable|got) .*", "", first["msg"]).replace("Input should be", "must be")
+        raise ConfigError(f"{source}: {key} {rule}, got {_short(first['input'])}") from error
 
 
 def _check(group: type, tree: Mapping[Any, Any], *, source: str, prefix: str = "") -> None:

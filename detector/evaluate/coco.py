@@ -218,7 +218,7 @@ def read_truth(path: Path) -> Truth:
     objects, places, notes = _objects(tables.annotations, image_ids, category_ids)
     notes[:0] = _on_equal_names(names, category_ids_as_written)
     if objects.is_ignored.all():
-        notes.append("the ground truth has no object, so every score is -1")
+        notes.append("the ground truth has no object, so no score is defined; check that it is the right file")
     return Truth(
         source=path,
         image_ids=image_ids,

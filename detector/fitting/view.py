@@ -62,6 +62,7 @@ def _tile(facts: Facts, size: int) -> int:
 
 
 def usual_size(facts: Facts) -> int:
+    """By the device alone: on a GPU few images, too, are learned from at the size of recipe `standard`."""
     recipe = recipes.small() if facts.machine.kind == "cpu" else recipes.standard()
     return recipe.data.image_size
 

@@ -134,7 +134,7 @@ def _read_pickled(path: Path) -> _File:
     except NotPlainError as error:
         raise CheckpointError(
             f"{path}: is not a weights file that can be loaded safely: {error}; --init takes a safetensors file, "
-            "or tensors by name as torch.save writes them"
+            "or what torch.save(model.state_dict(), FILE) writes"
         ) from error
     wrappers, entries = _unwrapped(_entries(content))
     tensors = {str(name): value for name, value in entries.items() if isinstance(value, Tensor)}

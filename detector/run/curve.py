@@ -116,7 +116,7 @@ def learning_curve(
     distributed.require_alone("--learning-curve")
     splits = material.read(data)
     if splits.val is None:
-        raise DataError("a learning curve is scored on a validation split with objects, and there is none")
+        raise DataError(f"a learning curve is scored on a validation split: {splits.no_val}")
     if len(splits.train) < _FEWEST_IMAGES:
         raise DataError(f"a learning curve needs {_FEWEST_IMAGES} training images or more, found {len(splits.train)}")
     if len(splits.val) < _FEW_TO_SCORE:
@@ -199,10 +199,11 @@ def _new_plan(
     if settled.data.share != 1:
         raise ConfigError("data.share is what a learning curve varies; leave it out")
     forecast = forecast_of(data, settled, out=None, init=init, device=device, say=lambda _: None)
+    for line in forecast.on_threads():
+        say(line)
     steps = max(1, forecast.estimate.steps)
     if settled.length.minutes is not None:
-        given = settled.length.minutes
-        say(f"curve: {given:g} minute{'s' * (given != 1)} are about {steps:,} steps here")
+        say(f"curve: {settled.length.minutes:g} min are about {steps:,} steps here")
     minutes = len(SHARES) * forecast.estimate.seconds / 60
     say(f"curve: {len(SHARES)} trainings of {steps:,} steps each, about {minutes:.0f} min in all")
     if isinstance(config, AutoRecipe):
@@ -213,7 +214,7 @@ def _new_plan(
         each = Choice(setting="length.steps", value=steps, reason="of each of the three trainings")
         settled, fit = fit.config, dataclasses.replace(fit, choices=(*others, each))
     else:
-        for line in forecast.warnings():
+        for line in forecast.on_warm_up():
             say(line)
     length = LengthConfig(steps=steps, evaluations=1)
     return _Plan(config=dataclasses.replace(settled, length=length), asked=asked, fit=fit)

@@ -1,5 +1,6 @@
 """What a run will need, in words."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from detector.train.preflight import Estimate, Phase
@@ -7,6 +8,8 @@ from detector.train.preflight import Estimate, Phase
 _GIB = 2**30
 _LEAST_WARMUPS = 3
 """Steps of a run, as so many times those in which its rate rises; with fewer it hardly learns."""
+_BUSY = 0.7
+"""A step with half of the threads that takes so little of the time with all of them says that cores are taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +18,23 @@ class Need:
 
     phase: Phase
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threads:
+    """Seconds of a step on the CPU, with all threads and with half of them.
+
+    Threads wait for one another at the end of every operation, so one whose core another program uses holds up all.
+    """
+
+    num: int
+    seconds: float
+    num_half: int
+    seconds_half: float
+
+    @property
+    def get_in_the_way(self) -> bool:
+        return self.seconds_half < _BUSY * self.seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +54,8 @@ class Forecast:
     minutes: float | None
     """Of a run that is limited by time."""
     warmup_steps: int
+    threads: Threads | None = None
+    """None on a GPU, or where there is one thread."""
 
     def lines(self) -> tuple[str, ...]:
         steps = ", ".join(self._step(need) for need in self.needs)
@@ -41,7 +63,8 @@ class Forecast:
         return (
             f"preflight: {steps}{scoring}; up to {self.most_objects} objects an image{self._memory()}",
             f"preflight: {self._whole()}",
-            *self.warnings(),
+            *self.on_threads(),
+            *self.on_warm_up(),
         )
 
     def values(self) -> dict[str, object]:
@@ -75,15 +98,25 @@ class Forecast:
             return f"about {work} in {self.minutes:g} min"
         return f"about {span(self.estimate.seconds)} for {work}"
 
-    def warnings(self) -> tuple[str, ...]:
+    def on_threads(self) -> Iterator[str]:
+        """A warning, where other programs hold up the run."""
+        found = self.threads
+        if found is not None and found.get_in_the_way:
+            yield (
+                f"warning: a step takes {seconds_text(found.seconds)} with {found.num} threads and "
+                f"{seconds_text(found.seconds_half)} with {found.num_half}: other programs keep the cores busy; end "
+                f"them, or set OMP_NUM_THREADS={found.num_half} in the environment"
+            )
+
+    def on_warm_up(self) -> Iterator[str]:
+        """A warning, where the time is hardly longer."""
         steps = self.estimate.steps
-        if self.minutes is None or steps >= _LEAST_WARMUPS * self.warmup_steps:
-            return ()
-        warmup = max(1, steps // 20)
-        return (
-            f"warning: the learning rate rises over {self.warmup_steps} steps (optim.warmup_steps), and the time is "
-            f"over after {steps}; give more --minutes, a smaller --image-size, or --set optim.warmup_steps={warmup}",
-        )
+        if self.minutes is not None and steps < _LEAST_WARMUPS * self.warmup_steps:
+            yield (
+                f"warning: the time is enough for about {steps} steps, and for {self.warmup_steps} of them "
+                "(optim.warmup_steps) the learning rate still rises; give more --minutes, a smaller --image-size, or "
+                f"--set optim.warmup_steps={max(1, steps // 20)}"
+            )
 
 
 def seconds_text(seconds: float) -> str:

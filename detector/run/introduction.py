@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from detector.data.columns import Columns
 from detector.run.assembly import Assembly, Past
 from detector.run.material import Material
@@ -12,6 +14,9 @@ _SHOWN = 100
 """Classes."""
 _FEW_OBJECTS = 50
 """To score on."""
+_FEW_OF_CLASS = 5
+_NAMED = 5
+"""Classes, in a warning."""
 
 
 def introduce(say: Callable[[str], None], material: Material, assembly: Assembly) -> None:
@@ -63,6 +68,34 @@ def of_data(material: Material) -> Iterator[str]:
         yield (
             f"warning: {val.annotations}: {count} {plural} few, so chance has a large part in AP and in which weights "
             "are the best; label more, or let `detector split` deal all images anew"
+        )
+    else:
+        yield from _rare(val)
+    yield from _shared(columns, val)
+
+
+def _rare(val: Columns) -> Iterator[str]:
+    counts = np.bincount(val.labels[~val.is_crowd], minlength=len(val.label_map.names)).tolist()
+    few = [(name, count) for name, count in zip(val.label_map.names, counts, strict=True) if 0 < count < _FEW_OF_CLASS]
+    if few:
+        told = ", ".join(f"{name} {count}" for name, count in few[:_NAMED]) + ", ..." * (len(few) > _NAMED)
+        plural = "class has" if len(few) == 1 else "classes have"
+        yield (
+            f"warning: {val.annotations}: {len(few)} {plural} fewer than {_FEW_OF_CLASS} objects to score on ({told}); "
+            "chance decides their AP, and each class has an equal part in the mean: label more of them"
+        )
+
+
+def _shared(columns: Columns, val: Columns) -> Iterator[str]:
+    if columns.images.resolve() != val.images.resolve():
+        return
+    learned = {columns.file_name(row) for row in range(len(columns))}
+    both = [name for name in (val.file_name(row) for row in range(len(val))) if name in learned]
+    if both:
+        plural = "image is" if len(both) == 1 else "images are"
+        yield (
+            f"warning: {len(both)} {plural} in {columns.annotations} and in {val.annotations} ({both[0]!r}), so the "
+            "scores say little of new images; let `detector split` deal all images anew"
         )
 
 

@@ -55,7 +55,7 @@ def read(data: DataPaths) -> Splits:
     columns = coco.read(files.annotations, files.images)
     check.require_objects(columns)
     if not data.has("val"):
-        cure = f"`detector split {files.annotations}` deals them into splits"
+        cure = f"`detector split {files.annotations} --images {files.images} --out DIR` deals them into splits"
         return Splits(train=columns, val=None, no_val=f"none; {cure}")
     files = data.split("val")
     val = coco.read(files.annotations, files.images, label_map=columns.label_map)

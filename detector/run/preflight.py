@@ -25,7 +25,7 @@ from detector.model import inference
 from detector.run import memory
 from detector.run.assembly import Assembly
 from detector.run.finding import BATCH_SIZE
-from detector.run.forecasting import Forecast, Need
+from detector.run.forecasting import Forecast, Need, Threads
 from detector.run.material import Material
 from detector.train import preflight, schedule
 from detector.train.learner import Learner
@@ -102,7 +102,8 @@ def _forecast(made: Assembly, material: Material, go_on: Callable[[], None]) -> 
     available = memory.available(learner.device)
     memory.reset_peak(learner.device)
     scoring = _scoring_seconds(made, material, go_on)  # before the steps, which change the weights
-    needs = tuple(_need(learner, material, phase, go_on) for phase in _phases(material))
+    phases = _phases(material)
+    needs = tuple(_need(learner, material, phase, go_on) for phase in phases)
     plan = schedule.plan(config, num_images=len(material.columns))
     if scoring is None:
         plan = dataclasses.replace(plan, evaluations=0)
@@ -118,6 +119,7 @@ def _forecast(made: Assembly, material: Material, go_on: Callable[[], None]) -> 
         ),
         minutes=config.length.minutes,
         warmup_steps=config.optim.warmup_steps,
+        threads=_threads(learner, material, phases[0], go_on),
     )
 
 
@@ -127,13 +129,31 @@ def _phases(material: Material) -> tuple[Phase, ...]:
 
 def _need(learner: Learner, material: Material, phase: Phase, go_on: Callable[[], None]) -> Need:
     full = _training_batch(material, phase, learner.device, go_on)
+    seconds = preflight.seconds_of(_step(learner, full, phase, go_on), learner.device)
+    return Need(phase=phase, seconds=_with_reading(seconds, full.seconds, material))
 
+
+def _step(learner: Learner, full: _Full, phase: Phase, go_on: Callable[[], None]) -> Callable[[], None]:
     def step() -> None:
         go_on()
         learner.rehearse(full.batch, phase.progress)
 
+    return step
+
+
+def _threads(learner: Learner, material: Material, phase: Phase, go_on: Callable[[], None]) -> Threads | None:
+    num = torch.get_num_threads()
+    if learner.device.type != "cpu" or num == 1:
+        return None
+    full = _training_batch(material, phase, learner.device, go_on)
+    step = _step(learner, full, phase, go_on)
     seconds = preflight.seconds_of(step, learner.device)
-    return Need(phase=phase, seconds=_with_reading(seconds, full.seconds, material))
+    torch.set_num_threads(num // 2)
+    try:
+        half = preflight.seconds_of(step, learner.device)
+    finally:
+        torch.set_num_threads(num)
+    return Threads(num=num, seconds=seconds, num_half=num // 2, seconds_half=half)
 
 
 def _scoring_seconds(made: Assembly, material: Material, go_on: Callable[[], None]) -> float | None:

@@ -7,13 +7,9 @@ It is not written while that has fewer results than what the page shows.
 
 import argparse
 import dataclasses
-import json
-import os
-import platform
 import re
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -23,10 +19,8 @@ from typing import Any
 
 from kept import Results
 from place import Place
+from program import DATA, ROOT, commit, detector, machine, seconds
 from recipe_sums import checksum
-
-ROOT = Path(__file__).parents[2]
-DATA = "data/blood-cells"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,43 +204,18 @@ class Study:
         return "\n".join(lines)
 
 
-def detector(*words: str) -> dict[str, Any]:
-    """What a command of this checkout answers."""
-    done = subprocess.run(
-        [sys.executable, "-m", "detector", *words, "--json"], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
-    )
-    return json.loads(done.stdout)
-
-
-def seconds(run: Path) -> float:
-    """That a training took, by its log."""
-    return round(_most(run, "seconds"), 1)
-
-
-def steps(run: Path) -> int:
-    """That a training took, by its log."""
-    return int(_most(run, "step"))
-
-
-def _most(run: Path, name: str) -> float:
-    lines = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return max(float(json.loads(line)[name]) for line in lines)
-
-
-def commit() -> str:
-    """Of this checkout."""
-    asked = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(asked, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-
-
-def machine() -> str:
-    return f"{platform.machine()}, {os.cpu_count()} CPU cores"
-
-
 def _num_results(table: str) -> int:
-    """That a table of a page is made from: trainings, and models that were scored again."""
-    found = re.match(r"\s*(\d+) trainings of [\d, ]+ steps each(?:, (\d+) times)?", table)
-    return int(found[1]) + int(found[2] or 0) if found else 0
+    """That a table of a page is made from: trainings, and models that were scored again.
+
+    Raises:
+        ValueError: it does not begin as `Study.table` begins one.
+    """
+    if not table:
+        return 0
+    found = re.match(r"(\d+) trainings of [\d, ]+ steps each(?:, (\d+) times)?", table)
+    if found is None:
+        raise ValueError(f"how many results are in a table that begins {table[:40]!r} is not known; it stays")
+    return int(found[1]) + int(found[2] or 0)
 
 
 def _line(group: str, name: str, found: Sequence[Result], reference: Sequence[Result]) -> str:

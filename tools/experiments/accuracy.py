@@ -11,8 +11,9 @@ what is there is not run again:
 
 from pathlib import Path
 
-from ablation import ROOT, Row, Study
+from ablation import Row, Study
 from place import Place
+from program import ROOT
 
 QUALITY_HEADS = (
     "model.heads=["

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import generated
 import torch
-from ablation import ROOT, commit, detector, machine, steps
 from kept import Results
 from place import Place
+from program import ROOT, commit, detector, machine, steps
 from recipe_sums import checksum, checksum_of_training, settings_of_training
 
 DATA = ROOT / "runs" / "generated"

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ablation import commit, detector, machine, seconds
 from joined import Coco, gather
 from kept import Results
+from program import commit, detector, machine, seconds
 from recipe_sums import checksum_of_training
 
 from detector.data import coco, layout

@@ -11,8 +11,9 @@ can be stopped and started at any time:
 import tempfile
 from pathlib import Path
 
-from ablation import DATA, ROOT, Row, Study, detector
+from ablation import Row, Study
 from place import Place
+from program import DATA, ROOT, detector
 from recipe_sums import checksum
 
 TEACHER_STEPS = 4  # times the steps of a row

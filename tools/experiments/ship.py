@@ -70,8 +70,8 @@ All settings are inside the file.
 
 ## Scores
 
-Test split of {data_folder}, {num_images} images, by the file itself on a CPU in {dtype}. The ranges are those of 95 in
-100 other test sets of the same kind.
+Test split of {data_folder}, {num_images} images, by the file itself on a CPU in {dtype}. The ranges are 95 %
+intervals by bootstrap over the images.
 
 | | AP | AP50 | AP75 |
 |---|---|---|---|

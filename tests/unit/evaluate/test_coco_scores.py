@@ -186,7 +186,7 @@ def test_an_empty_file_scores_zero(tmp_path: Path) -> None:
 def test_a_truth_without_objects_scores_minus_one_and_says_so(tmp_path: Path) -> None:
     s = score(truth_file(tmp_path, annotations=[]), perfect())
     assert s.twelve() == (-1,) * 12
-    assert s.notes == ("the ground truth has no object, so every score is -1",)
+    assert s.notes == ("the ground truth has no object, so no score is defined; check that it is the right file",)
 
 
 def test_nothing_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,6 +108,16 @@ def test_a_fuller_table_is_not_replaced(
     assert "of 99 steps" in run(study, monkeypatch, "--seeds", "2", "--steps", "99")
 
 
+def test_a_table_in_other_words_is_not_replaced(
+    study: Any, trainings: Trainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = run(study, monkeypatch, "--seeds", "2").replace("4 trainings of", "4 runs of")
+    study.place.page.write_text(page)
+    with pytest.raises(ValueError, match="begins '4 runs of 7 steps each"):
+        run(study, monkeypatch, "--table")
+    assert study.place.page.read_text() == page
+
+
 def test_a_reference_that_is_gone_is_trained_again(
     study: Any, trainings: Trainings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,7 +95,7 @@ def test_a_truth_without_objects_says_so(
     said = capsys.readouterr().out
     assert "AP    not defined\n" in said
     assert "by class" not in said
-    assert "note: the ground truth has no object" in said
+    assert "the ground truth has no object, so no score is defined; check" in said
 
 
 def test_what_does_not_go_with_results_is_refused(

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from detector.run import forecasting
-from detector.run.forecasting import Forecast, Need
+from detector.run.forecasting import Forecast, Need, Threads
 from detector.train.preflight import Estimate, Phase
 from detector.types import BatchShape
 
@@ -59,9 +59,18 @@ def test_of_a_run_by_time_in_a_stage_on_a_gpu_without_validation() -> None:
 def test_too_little_time_for_the_warm_up_is_a_warning() -> None:
     short = dataclasses.replace(FORECAST, minutes=1.0, estimate=Estimate(seconds=60.0, steps=149, evaluations=1))
     last = short.lines()[-1]
-    assert "rises over 50 steps (optim.warmup_steps), and the time is over after 149; give more --minutes" in last
+    assert "enough for about 149 steps, and for 50 of them (optim.warmup_steps) the learning rate still rises" in last
     assert last.endswith("--set optim.warmup_steps=7")
     assert len(dataclasses.replace(short, warmup_steps=49).lines()) == 2
+
+
+@pytest.mark.parametrize(("half", "is_warned_of"), [(0.37, True), (0.79, True), (0.81, False), (1.6, False)])
+def test_threads_that_wait_for_one_another_are_a_warning(half: float, is_warned_of: bool) -> None:
+    """Half of them take twice as long where all are free."""
+    busy = dataclasses.replace(FORECAST, threads=Threads(num=4, seconds=1.14, num_half=2, seconds_half=half))
+    (*_, last) = busy.lines()
+    assert last.startswith(f"warning: a step takes 1.14 s with 4 threads and {half:.2f} s with 2: ") is is_warned_of
+    assert last.endswith("set OMP_NUM_THREADS=2 in the environment") is is_warned_of
 
 
 def test_the_values_are_json() -> None:
