@@ -151,7 +151,8 @@ def test_a_run_ends_with_the_same_bytes_without_it(
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 8])
 def test_a_stop_takes_effect_between_its_parts(number: int, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two scored batches, then two steps in each of three phases."""
+    """Two scored batches, then two steps in each of three phases; with several threads four more, to try them."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     of, gathered_material = made(data)
     done: list[str] = []
 
