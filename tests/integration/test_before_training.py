@@ -107,25 +107,20 @@ def test_it_leaves_training_as_it_was(data: Path) -> None:
     assert found.peak_bytes > 100 << 20  # torch alone is larger
 
 
-def test_threads_are_tried_by_halves_and_put_back(data: Path) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        found = preflight.run(*made(data), lambda _: None).threads
-        assert found is not None
-        assert (found.num, found.num_half, torch.get_num_threads()) == (2, 1, 2)
-        assert min(found.seconds, found.seconds_half) > 0
-
-        def at_half() -> bool:
-            return torch.get_num_threads() == 1
-
-        with pytest.raises(preflight.StoppedError):
-            preflight.run(*made(data), lambda _: None, should_stop=at_half)
-        assert torch.get_num_threads() == 2
-        torch.set_num_threads(1)
-        assert preflight.run(*made(data), lambda _: None).threads is None
-    finally:
-        torch.set_num_threads(before)
+def test_threads_are_tried_by_halves_and_put_back(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their number alone: with two threads torch 2.15 writes past the end of the narrow convolutions of these tests."""
+    numbers = [2]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: numbers[-1])
+    monkeypatch.setattr(torch, "set_num_threads", numbers.append)
+    found = preflight.run(*made(data), lambda _: None).threads
+    assert found is not None
+    assert (found.num, found.num_half, numbers) == (2, 1, [2, 1, 2])
+    assert min(found.seconds, found.seconds_half) > 0
+    with pytest.raises(preflight.StoppedError):
+        preflight.run(*made(data), lambda _: None, should_stop=lambda: numbers[-1] == 1)
+    assert numbers == [2, 1, 2, 1, 2]
+    numbers.append(1)
+    assert preflight.run(*made(data), lambda _: None).threads is None
 
 
 def test_a_step_of_it_would_change_all_that_is_put_back(data: Path) -> None:
