@@ -104,12 +104,12 @@ class Forecast:
         if found is not None and found.get_in_the_way:
             yield (
                 f"warning: a step takes {seconds_text(found.seconds)} with {found.num} threads and "
-                f"{seconds_text(found.seconds_half)} with {found.num_half}: other programs keep the cores busy; end "
-                f"them, or set OMP_NUM_THREADS={found.num_half} in the environment"
+                f"{seconds_text(found.seconds_half)} with {found.num_half}: other programs seem to keep the cores "
+                f"busy; end them, or set OMP_NUM_THREADS={found.num_half} in the environment"
             )
 
     def on_warm_up(self) -> Iterator[str]:
-        """A warning, where the time is hardly longer."""
+        """A warning, where the run is hardly longer than its warm-up."""
         steps = self.estimate.steps
         if self.minutes is not None and steps < _LEAST_WARMUPS * self.warmup_steps:
             yield (
